@@ -1,0 +1,1 @@
+"""TaskFlow's shared package: settings, domain, stores and verbs."""

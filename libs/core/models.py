@@ -1,0 +1,295 @@
+"""The tables, as SQLAlchemy models: the source for Alembic and the words of `core.search`.
+
+The hot statements do not go through these classes; they are the files of `core/sql`. Every index here serves one
+of them, and no index beyond the partial ones has `status` as a key (design.md §5).
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    Enum,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    Sequence,
+    SmallInteger,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from core.domain.events import EventType
+from core.domain.lifecycle import TaskStatus
+from core.domain.ordering import PriorityType
+
+__all__ = ["ApiKey", "Base", "EventType", "PriorityType", "TaskEvents", "TaskStatus", "Tasks", "User", "Webhook"]
+
+
+class Base(DeclarativeBase):
+    """The root of all models."""
+
+    type_annotation_map = {
+        str: Text,
+        datetime: DateTime(timezone=True),
+        UUID: Uuid,
+        int: BigInteger,
+        float: Double,
+        bytes: LargeBinary,
+        dict[str, Any]: JSON,
+    }
+
+
+task_status = Enum(TaskStatus, name="task_status", native_enum=True)
+event_type = Enum(EventType, name="event_type", native_enum=True)
+priority_type = Enum(PriorityType, name="priority_type", native_enum=True)
+
+task_seq = Sequence("task_seq", metadata=Base.metadata)
+task_event_seq = Sequence("task_event_seq", metadata=Base.metadata, cache=100)
+
+NOW = text("clock_timestamp()")
+FALSE = text("false")
+TRUE = text("true")
+ZERO = text("0")
+
+
+class User(Base):
+    """A person or a program that submits tasks. `password` holds an argon2id hash, never the password."""
+
+    __tablename__ = "users"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    email: Mapped[str] = mapped_column(unique=True)
+    username: Mapped[str] = mapped_column(unique=True)
+    password: Mapped[str]
+    is_admin: Mapped[bool] = mapped_column(server_default=FALSE)
+    is_active: Mapped[bool] = mapped_column(server_default=TRUE)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class ApiKey(Base):
+    """A key of a user. Only `hash` is kept: SHA-256 of the secret half; `prefix` finds the row."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    prefix: Mapped[str] = mapped_column(unique=True)
+    hash: Mapped[bytes]
+    owner_id: Mapped[int] = mapped_column(index=True)
+    name: Mapped[str] = mapped_column(server_default="")
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    is_active: Mapped[bool] = mapped_column(server_default=TRUE)
+    last_used_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+
+
+class Webhook(Base):
+    """Where a user wants to be told of endings. Deliveries come with a later issue; the table keeps its name."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    owner_id: Mapped[int] = mapped_column(index=True)
+    url: Mapped[str]
+    secret: Mapped[str]
+    is_active: Mapped[bool] = mapped_column(server_default=TRUE)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Tasks(Base):
+    """A task from submission to its end. `concurrency_key` is "" when there is none.
+
+    `seq` is its place in the order of starting, given by the database whenever the row becomes QUEUED. `attempt`
+    and `claim` are the fence. `retry_count` counts charged failures, `crash_count` charged deaths, `worker_deaths`
+    uncharged ones. `isolation` is 0, or how many tasks may share a dedicated child with it.
+    """
+
+    __tablename__ = "tasks"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int | None]
+    owner_id: Mapped[int]
+    type: Mapped[str]
+    queue: Mapped[str]
+    priority: Mapped[PriorityType] = mapped_column(priority_type, server_default="NORMAL")
+    title: Mapped[str | None]
+    payload: Mapped[dict[str, Any]]
+    payload_bytes: Mapped[int] = mapped_column(Integer)
+    status: Mapped[TaskStatus] = mapped_column(task_status)
+    gated: Mapped[bool] = mapped_column(server_default=FALSE)
+    permit: Mapped[bool] = mapped_column(server_default=FALSE)
+    concurrency_key: Mapped[str] = mapped_column(server_default="")
+    scheduled_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    expires_at: Mapped[datetime | None]
+    timeout_seconds: Mapped[float | None]
+    max_attempts: Mapped[int | None] = mapped_column(SmallInteger)
+    attempt: Mapped[int] = mapped_column(server_default=ZERO)
+    claim: Mapped[UUID | None]
+    worker_id: Mapped[UUID | None]
+    retry_count: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    crash_count: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)
+    worker_deaths: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)
+    isolation: Mapped[int] = mapped_column(SmallInteger, server_default=ZERO)
+    generation: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    cancel_deadline: Mapped[datetime | None]
+    progress: Mapped[dict[str, Any] | None]
+    result: Mapped[dict[str, Any] | None]
+    error: Mapped[dict[str, Any] | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("tasks_ready", "queue", "type", "priority", "seq", postgresql_where=text("status = 'QUEUED'")),
+        Index("tasks_due", "scheduled_at", postgresql_where=text("status = 'PENDING' and not gated")),
+        Index(
+            "tasks_gate",
+            "queue",
+            "owner_id",
+            "concurrency_key",
+            "priority",
+            "scheduled_at",
+            "id",
+            postgresql_where=text("status = 'PENDING' and gated"),
+        ),
+        Index(
+            "tasks_permits",
+            "queue",
+            "owner_id",
+            "concurrency_key",
+            postgresql_where=text("gated and status in ('QUEUED', 'IN_PROGRESS', 'CANCELLING')"),
+        ),
+        Index("tasks_held", "worker_id", postgresql_where=text("status in ('IN_PROGRESS', 'CANCELLING')")),
+        Index(
+            "tasks_expiring",
+            "expires_at",
+            postgresql_where=text("expires_at is not null and status in ('BLOCKED', 'PENDING', 'QUEUED')"),
+        ),
+        Index("tasks_finished", "finished_at", postgresql_where=text("finished_at is not null")),
+        Index("tasks_owner", "owner_id", "id"),
+        {
+            "postgresql_with": {
+                "fillfactor": "70",
+                "autovacuum_vacuum_scale_factor": "0.02",
+                "autovacuum_analyze_scale_factor": "0.05",
+            }
+        },
+    )
+
+
+class TaskEvents(Base):
+    """The append-only audit trail, partitioned by day; partitions are dropped whole when their time has come."""
+
+    __tablename__ = "task_events"
+
+    task_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(primary_key=True, server_default=task_event_seq.next_value())
+    created_at: Mapped[datetime] = mapped_column(primary_key=True, server_default=NOW)
+    event_type: Mapped[EventType] = mapped_column(event_type)
+    message: Mapped[str | None]
+    attempt: Mapped[int | None]
+    claim: Mapped[UUID | None]
+    worker_id: Mapped[UUID | None]
+    started_at: Mapped[datetime | None]
+    cause: Mapped[str | None]
+    error: Mapped[dict[str, Any] | None]
+
+    __table_args__ = ({"postgresql_partition_by": "RANGE (created_at)"},)
+
+
+class TaskLogs(Base):
+    """What handlers wrote, by attempt; bounded by the worker."""
+
+    __tablename__ = "task_logs"
+
+    task_id: Mapped[UUID] = mapped_column(primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    text: Mapped[str]
+
+
+class Queues(Base):
+    """A queue's settings. `max_concurrent` 0 is no cap; `max_per_key` caps each concurrency key, 0 is no cap."""
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    paused: Mapped[bool] = mapped_column(server_default=FALSE)
+    max_concurrent: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    max_per_key: Mapped[int] = mapped_column(Integer, server_default=text("1"))
+    completed_seconds: Mapped[int] = mapped_column(Integer, server_default=text("604800"))
+    failed_seconds: Mapped[int] = mapped_column(Integer, server_default=text("2592000"))
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Workers(Base):
+    """One row per worker process. `state` is alive, draining or dead, and dead is one-way.
+
+    There is no index on what a beat changes, so beats stay inside their page (HOT updates).
+    """
+
+    __tablename__ = "workers"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    state: Mapped[str] = mapped_column(server_default="alive")
+    queues: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    sync_types: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    async_types: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    sync_slots: Mapped[int] = mapped_column(Integer)
+    async_slots: Mapped[int] = mapped_column(Integer)
+    free_sync: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    free_async: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    build: Mapped[str] = mapped_column(server_default="")
+    pid: Mapped[int] = mapped_column(Integer, server_default=ZERO)
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    beat_seq: Mapped[int] = mapped_column(server_default=ZERO)
+    beat_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
+
+
+class IdempotencyKeys(Base):
+    """The first answer to a keyed submit: kept 24 hours."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_hash: Mapped[bytes]
+    answer: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
+
+
+class Leader(Base):
+    """The epoch: the one number that decides whose leader transactions count."""
+
+    __tablename__ = "leader"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    epoch: Mapped[int] = mapped_column(server_default=ZERO)
+    holder: Mapped[UUID | None]
+    since: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Leases(Base):
+    """Who may stand for leader, outside Kubernetes. Only a change of `renewals` counts, seen on one's own clock."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    holder: Mapped[UUID | None]
+    renewals: Mapped[int] = mapped_column(server_default=ZERO)
+    released: Mapped[bool] = mapped_column(server_default=FALSE)

@@ -1,0 +1,168 @@
+"""A pool of asyncpg connections whose failures say what is known.
+
+`Unavailable`: nothing was committed, try again. `CommitUnknown`: the answer to a COMMIT was lost, so the caller must
+read back by its own token before it says anything. The plans of the hot statements are pinned here: on a table
+without statistics, or with wrong ones, a join by `unnest` otherwise leaves the primary key (design.md §5).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import asyncpg
+from asyncpg import exceptions as pg
+
+from core.errors import CommitUnknown, Unavailable
+from core.urls import plain
+
+Tx: TypeAlias = Any  # asyncpg's Connection or pool proxy: it ships no types
+
+PINNED = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+_LOST = (pg.PostgresConnectionError, pg.InterfaceError, pg.InternalClientError, OSError, EOFError, TimeoutError)
+_REFUSED = (
+    pg.OperatorInterventionError,  # 57P01-57P03: shutting down, crashed, starting up; 57014: a statement's time limit
+    pg.InsufficientResourcesError,  # 53xxx: disk full, out of memory, too many connections
+    pg.TransactionRollbackError,  # 40001, 40P01
+    pg.LockNotAvailableError,
+    pg.IdleInTransactionSessionTimeoutError,
+    pg.PostgresSystemError,  # 58xxx: the server's own input and output
+    pg.ReadOnlySQLTransactionError,  # the other side of a failover
+)
+ACQUIRE_SECONDS = 2.0
+CONNECT_SECONDS = 5.0
+
+
+def lost(error: BaseException) -> bool:
+    """Tell whether `error` cut the connection, so that what was under way is unknown."""
+    if isinstance(error, ValueError):  # asyncpg.DataError: an argument that cannot be encoded was never sent
+        return False
+    return isinstance(error, (*_LOST, pg.AdminShutdownError, pg.CrashShutdownError))
+
+
+def unavailable(error: BaseException) -> bool:
+    """Tell whether `error` is the database's state rather than the statement's fault."""
+    return lost(error) or isinstance(error, _REFUSED)
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"PostgreSQL did not answer as it should: {type(error).__name__}: {text[0] if text else ''}"
+
+
+class Database:
+    """Connections to PostgreSQL under one name. It starts without a server and survives any of its restarts."""
+
+    def __init__(
+        self, url: str, *, name: str, size: int = 4, hot: bool = True, command_seconds: float = 30.0, **guc: str
+    ) -> None:
+        """Take `url`; `guc` are further server settings of each session, e.g. statement_timeout="5s"."""
+        self._url = plain(url)
+        self._settings = {"application_name": name, **(PINNED if hot else {}), **guc}
+        self._size = size
+        self._command_seconds = command_seconds
+        self._pool: Any = None
+
+    async def __aenter__(self) -> Self:
+        """Make the pool; connections come with their first use, so a server that is down is no error yet."""
+        self._pool = await asyncpg.create_pool(
+            self._url,
+            min_size=0,
+            max_size=self._size,
+            timeout=CONNECT_SECONDS,
+            command_timeout=self._command_seconds,
+            server_settings=self._settings,
+            max_inactive_connection_lifetime=60.0,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the pool; connections that do not close within two seconds are cut."""
+        try:
+            await asyncio.wait_for(self._pool.close(), 2.0)
+        except (TimeoutError, *_LOST):
+            self._pool.terminate()
+
+    async def own_connection(self) -> Tx:
+        """Return a connection outside the pool; the caller closes it. Raises Unavailable."""
+        try:
+            return await asyncpg.connect(
+                self._url,
+                timeout=CONNECT_SECONDS,
+                command_timeout=self._command_seconds,
+                server_settings=self._settings,
+            )
+        except (*_LOST, *_REFUSED) as error:
+            raise Unavailable(_sentence(error)) from error
+
+    async def _acquire(self) -> Tx:
+        try:
+            return await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except (*_LOST, *_REFUSED) as error:
+            raise Unavailable(_sentence(error)) from error
+
+    async def _release(self, connection: Tx) -> None:
+        with suppress(*_LOST, *_REFUSED):
+            await self._pool.release(connection, timeout=ACQUIRE_SECONDS)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Tx]:
+        """Open one transaction; it commits when the block ends and rolls back when the block raises.
+
+        Raises Unavailable when nothing was committed, CommitUnknown when nobody can tell.
+        """
+        connection = await self._acquire()
+        try:
+            transaction = connection.transaction()
+            try:
+                await transaction.start()
+                yield connection
+            except BaseException as error:
+                with suppress(*_LOST, pg.PostgresError):
+                    await transaction.rollback()
+                if unavailable(error):
+                    raise Unavailable(_sentence(error)) from error
+                raise
+            await self._commit(transaction)
+        finally:
+            await self._release(connection)
+
+    async def _commit(self, transaction: Any) -> None:
+        try:
+            await transaction.commit()
+        except BaseException as error:
+            if lost(error) or isinstance(error, asyncio.CancelledError):
+                message = f"The answer to a COMMIT was lost: {type(error).__name__}"
+                raise CommitUnknown(message) from error
+            if unavailable(error):
+                raise Unavailable(_sentence(error)) from error
+            raise
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Tx]:
+        """Lend a connection on which each statement is a transaction of its own.
+
+        Raises Unavailable when no connection could be had or the statement was refused, CommitUnknown when the
+        connection was lost while a statement was under way.
+        """
+        connection = await self._acquire()
+        try:
+            yield connection
+        except BaseException as error:
+            if lost(error):
+                message = f"The answer to a statement was lost: {type(error).__name__}"
+                raise CommitUnknown(message) from error
+            if unavailable(error):
+                raise Unavailable(_sentence(error)) from error
+            raise
+        finally:
+            await self._release(connection)

@@ -1,0 +1,12 @@
+-- A worker's sign of life; the answer tells whether it still lives and what it is asked to cancel.
+-- $1 worker  $2 free sync slots  $3 free async slots
+with beaten as (
+    update workers
+    set beat_seq = beat_seq + 1, beat_at = clock_timestamp(), free_sync = $2, free_async = $3
+    where id = $1 and state in ('alive', 'draining')
+    returning state
+)
+select beaten.state, asked.id, asked.attempt
+from beaten left join (
+    select id, attempt from tasks where worker_id = $1 and status in ('IN_PROGRESS', 'CANCELLING') and status::text = 'CANCELLING'
+) as asked on true

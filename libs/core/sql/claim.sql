@@ -1,0 +1,48 @@
+-- Claim QUEUED tasks for a worker: the only way into IN_PROGRESS.
+-- $1 ids, in the order wanted  $2 worker  $3 claim  $4 types it can run  $5 most payload bytes  $6 whole worker free
+-- $7 worker deaths from which on a task wants a whole worker
+-- The lateral look-up stays on the primary key whatever the statistics say. SKIP LOCKED: a row that another
+-- transaction is moving is not waited for; whoever holds it decides what becomes of it.
+with wanted as (
+    select wanted.id, wanted.place
+    from unnest($1::uuid[]) with ordinality as wanted (id, place)
+    where exists (select from workers where workers.id = $2 and workers.state = 'alive')
+),
+locked as (
+    select wanted.place, found.*
+    from wanted cross join lateral (
+        select tasks.id, tasks.payload_bytes
+        from tasks
+        left join queues on queues.name = tasks.queue
+        where tasks.id = wanted.id
+          and tasks.status::text = 'QUEUED'
+          and tasks.type = any ($4::text[])
+          and (tasks.permit or (tasks.concurrency_key = '' and coalesce(queues.max_concurrent, 0) = 0))
+          and not coalesce(queues.paused, false)
+          and (tasks.expires_at is null or tasks.expires_at > clock_timestamp())
+          and (tasks.worker_deaths < $7 or $6)
+        for update of tasks skip locked
+    ) as found
+),
+fitting as (
+    select id from (
+        select id, place, sum(payload_bytes) over (order by place) - payload_bytes as before from locked
+    ) as sized
+    where before < $5
+),
+claimed as (
+    update tasks
+    set status = 'IN_PROGRESS', attempt = tasks.attempt + 1, claim = $3, worker_id = $2,
+        started_at = clock_timestamp(), updated_at = clock_timestamp(), progress = null
+    from fitting
+    where tasks.id = fitting.id
+    returning tasks.id, tasks.attempt, tasks.type, tasks.payload::text as payload, tasks.queue,
+              tasks.priority::text as priority, tasks.owner_id, tasks.timeout_seconds, tasks.max_attempts,
+              tasks.retry_count, tasks.crash_count, tasks.worker_deaths, tasks.isolation, tasks.created_at,
+              tasks.started_at, tasks.seq
+),
+told as (
+    insert into task_events (task_id, event_type, created_at, attempt, claim, worker_id, started_at)
+    select id, 'STARTED', started_at, attempt, $3, $2, started_at from claimed
+)
+select * from claimed

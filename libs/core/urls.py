@@ -1,0 +1,27 @@
+"""One DATABASE_URL for both drivers: unix sockets and `?sslmode=` included."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+
+def plain(url: str) -> str:
+    """Return `url` as libpq and asyncpg read it: scheme `postgresql://`, no driver name.
+
+    Raises ValueError when it is not the URL of a PostgreSQL database.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.split("+")[0] not in {"postgres", "postgresql"}:
+        message = "it must look like postgresql://user:password@host:5432/name"
+        raise ValueError(message)
+    return f"postgresql://{rest}"
+
+
+def for_psycopg2(url: str) -> URL:
+    """Return `url` for a synchronous SQLAlchemy engine."""
+    from sqlalchemy.engine import make_url  # noqa: PLC0415 - a worker starts faster without SQLAlchemy
+
+    return make_url(plain(url)).set(drivername="postgresql+psycopg2")

@@ -1,0 +1,65 @@
+"""Queues: settings and depth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.errors import NotFound
+from core.pool import Tx
+from core.sql import statement
+
+COUNT_MOST = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Depth:
+    """A queue's settings and how many of its tasks wait, run and failed in the last hour; counting has a ceiling."""
+
+    queue: str
+    paused: bool
+    max_concurrent: int
+    max_per_key: int
+    pending: int
+    queued: int
+    running: int
+    failed: int
+    oldest_queued_seconds: float | None
+
+
+async def depth(tx: Tx, queues: Sequence[str] | None = None, *, most: int = COUNT_MOST) -> list[Depth]:
+    """Return the depth of `queues`, or of all; each count stops at `most`."""
+    found = await tx.fetch(statement("depth"), None if queues is None else list(queues), most)
+    return [Depth(**dict(row)) for row in found]
+
+
+async def set_paused(tx: Tx, queue: str, *, paused: bool) -> None:
+    """Pause or resume a queue: a paused one accepts tasks and starts none. Raises NotFound."""
+    await _update(
+        tx,
+        queue,
+        "update queues set paused = $2, updated_at = clock_timestamp() where name = $1 returning name",
+        paused,
+    )
+
+
+async def set_limits(tx: Tx, queue: str, *, max_concurrent: int, max_per_key: int) -> None:
+    """Set a queue's caps (0 is none). They hold at once: a claim demands a permit from then on. Raises NotFound."""
+    await _update(
+        tx,
+        queue,
+        "update queues set max_concurrent = $2, max_per_key = $3, updated_at = clock_timestamp() where name = $1"
+        " returning name",
+        max_concurrent,
+        max_per_key,
+    )
+    await regate(tx, queue)
+
+
+async def regate(tx: Tx, queue: str, limit: int = 10_000) -> int:
+    """Bring up to `limit` rows under the queue's cap; return how many. The leader's sweep does the rest."""
+    return len(await tx.fetch(statement("regate"), queue, limit))
+
+
+async def _update(tx: Tx, queue: str, text: str, *values: object) -> None:
+    if await tx.fetchval(text, queue, *values) is None:
+        message = f"there is no queue {queue!r}"
+        raise NotFound(message, fix="a queue appears with its first task; see GET /v1/queues", field="queue")

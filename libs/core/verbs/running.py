@@ -1,0 +1,199 @@
+"""What a worker does: claim, beat, finish. Every write names (id, attempt, claim); a row that does not come back is
+no longer the caller's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+
+from core.domain.lifecycle import TABLE, Cause, TaskStatus
+from core.domain.ordering import PriorityType
+from core.domain.task import FREE_WORKER_DEATHS, Asked, Claimed, Ending, Held, Moved, Reason
+from core.pool import Tx
+from core.sql import statement
+from core.verbs import rows
+
+MOST_CLAIM_BYTES = 8 * 1024 * 1024
+HOLDER_REASONS = [reason.value for reason in Reason if reason is not Reason.WORKER_LOST]
+
+
+class Why(StrEnum):
+    """Why a reference was not claimed."""
+
+    GONE = "gone"  # not QUEUED any more, or not there: drop the reference
+    WAITING = "waiting"  # QUEUED still: locked by another, or beyond the byte cap: try once more
+    SOLO = "solo"  # wants a whole worker
+    REFUSED = "refused"  # paused, held by a cap, or not of the caller's types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a running attempt has come: `fraction` from 0 to 1."""
+
+    id: UUID
+    attempt: int
+    claim: UUID
+    fraction: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A QUEUED row that a poll or a feed found. It is a hint; the claim decides."""
+
+    id: UUID
+    seq: int
+    queue: str
+    type: str
+    priority: PriorityType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogChunk:
+    """Text that a handler wrote during an attempt."""
+
+    id: UUID
+    attempt: int
+    text: str
+
+
+async def poll(tx: Tx, *, queues: Sequence[str], types: Sequence[str], limit: int, after: int = 0) -> list[Candidate]:
+    """Return up to `limit` QUEUED rows that a reader of `queues` and `types` may claim, most urgent first."""
+    found = await tx.fetch(statement("poll"), list(queues), list(types), limit, after)
+    return [Candidate(**{**row, "priority": PriorityType(row["priority"])}) for row in map(dict, found)]
+
+
+async def claim(
+    tx: Tx,
+    ids: Sequence[UUID],
+    *,
+    worker: UUID,
+    claim: UUID,
+    types: Sequence[str],
+    most_bytes: int = MOST_CLAIM_BYTES,
+    solo: bool = False,
+) -> list[Claimed]:
+    """Claim what is still QUEUED of `ids` for `worker`, in that order, up to `most_bytes` of payload.
+
+    `claim` is random and known to the caller before it asks, so that a lost answer can be read back. `solo` says
+    that the worker is empty and will stay so: only then tasks that want a whole worker are given.
+    """
+    found = await tx.fetch(
+        statement("claim"), list(ids), worker, claim, list(types), most_bytes, solo, FREE_WORKER_DEATHS
+    )
+    place = {task: index for index, task in enumerate(ids)}
+    return sorted(rows.claimed(found, claim), key=lambda task: place[task.id])
+
+
+async def claimed_under(tx: Tx, ids: Sequence[UUID], claim: UUID) -> list[Claimed]:
+    """Return what of `ids` is held under `claim`, after the answer to a claim was lost."""
+    return rows.claimed(await tx.fetch(statement("claimed_under"), list(ids), claim), claim)
+
+
+async def unclaimed(tx: Tx, ids: Sequence[UUID], types: Sequence[str]) -> dict[UUID, Why]:
+    """Say of each of `ids` why it was not claimed."""
+    found = await tx.fetch(statement("unclaimed"), list(ids), list(types), FREE_WORKER_DEATHS)
+    reasons = {row["id"]: Why(row["why"]) for row in found}
+    return {task: reasons.get(task, Why.GONE) for task in ids}
+
+
+async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int, progress: Sequence[Progress] = ()) -> Asked:
+    """Tell that `worker` lives, and write its tasks' progress. Run it on a connection of its own."""
+    if progress:
+        await tx.execute(
+            statement("progress"),
+            [item.id for item in progress],
+            [item.attempt for item in progress],
+            [item.claim for item in progress],
+            [msgspec.json.encode({"fraction": item.fraction, "note": item.note}).decode() for item in progress],
+        )
+    found = await tx.fetch(statement("beat"), worker, free_sync, free_async)
+    if not found:
+        return Asked(alive=False)
+    return Asked(
+        alive=True,
+        draining=found[0]["state"] == "draining",
+        cancelling=tuple((row["id"], row["attempt"]) for row in found if row["id"] is not None),
+    )
+
+
+async def inventory(tx: Tx, worker: UUID) -> list[Held]:
+    """Return what PostgreSQL says that `worker` runs."""
+    found = await tx.fetch(statement("inventory"), worker)
+    return [
+        Held(id=row["id"], attempt=row["attempt"], claim=row["claim"], status=TaskStatus(row["status"]))
+        for row in found
+    ]
+
+
+def _targets(cause: Cause) -> tuple[str | None, str | None, str]:
+    """Return where `cause` leads from IN_PROGRESS, the same when gated, and from CANCELLING; None is no legal move."""
+    moves = TABLE[cause]
+    running = moves.get(TaskStatus.IN_PROGRESS)
+    cancelling = moves[TaskStatus.CANCELLING].free.value
+    return (running.free.value, running.gated.value, cancelling) if running else (None, None, cancelling)
+
+
+_TARGETS = {cause: _targets(cause) for cause, moves in TABLE.items() if TaskStatus.CANCELLING in moves}
+
+
+async def finish(tx: Tx, endings: Sequence[Ending]) -> list[Moved]:
+    """End attempts. What does not come back was fenced: it is no longer the caller's to end."""
+    ordered = sorted(endings, key=lambda ending: ending.id)
+    targets = [_TARGETS[ending.cause] for ending in ordered]
+    found = await tx.fetch(
+        statement("finish"),
+        [ending.id for ending in ordered],
+        [ending.attempt for ending in ordered],
+        [ending.claim for ending in ordered],
+        [free for free, _, _ in targets],
+        [gated for _, gated, _ in targets],
+        [cancelling for _, _, cancelling in targets],
+        [ending.result for ending in ordered],
+        [ending.error for ending in ordered],
+        [ending.delay for ending in ordered],
+        [ending.failures for ending in ordered],
+        [ending.crashes for ending in ordered],
+        [ending.isolation for ending in ordered],
+        [ending.reason.value for ending in ordered],
+    )
+    chunks = [LogChunk(id=e.id, attempt=e.attempt, text=e.logs) for e in ordered if e.logs]
+    if chunks:
+        await append_logs(tx, chunks)
+    return rows.moved(found)
+
+
+async def ended_under(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, UUID]]:
+    """Return those of `endings`, as (id, attempt, claim), that are recorded already: the first send had landed."""
+    found = await tx.fetch(
+        statement("ended_under"),
+        [ending.id for ending in endings],
+        [ending.attempt for ending in endings],
+        [ending.claim for ending in endings],
+        HOLDER_REASONS,
+    )
+    return {(row["id"], row["attempt"], row["claim"]) for row in found}
+
+
+async def record_fenced(tx: Tx, endings: Sequence[Ending]) -> None:
+    """Write the FENCED events of outcomes that were refused."""
+    await tx.execute(
+        statement("record_fenced"),
+        [ending.id for ending in endings],
+        [ending.attempt for ending in endings],
+        [ending.claim for ending in endings],
+        [ending.reason.value for ending in endings],
+    )
+
+
+async def append_logs(tx: Tx, chunks: Sequence[LogChunk]) -> None:
+    """Keep what handlers wrote."""
+    await tx.execute(
+        statement("append_logs"),
+        [chunk.id for chunk in chunks],
+        [chunk.attempt for chunk in chunks],
+        [chunk.text for chunk in chunks],
+    )
