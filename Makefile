@@ -1,0 +1,111 @@
+# Every command that people and CI run. Bare `make` prints them.
+# The first one that needs it makes .venv; a stamp file makes that free afterwards.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test test-faults check fmt lint types imports structure lock lock-check \
+        migrate revision bench docs-check clean
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.made
+# Two of everything that can run side by side: the tests start real servers, which want a core too.
+JOBS ?= 2
+# Which tests, and anything else for pytest: make test T=tests/unit ARGS="-k retry"
+T    ?= tests/unit tests/integration tests/system
+ARGS ?=
+ifdef PG
+export TASKFLOW_TEST_PG := $(PG)
+endif
+
+help:  ## Print this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## Make .venv with everything in it (the other targets do it by themselves)
+
+# Python 3.11 or newer, the lowest first: that is the version the lock files are made for.
+# uv when it can be had, else plain pip: both install the same hashes.
+$(STAMP): pyproject.toml sdk/pyproject.toml requirements/dev.txt
+	@if [ ! -x $(PY) ]; then \
+	  for python in $${PYTHON:-} python3.11 python3 python3.12 python3.13 python3.14; do \
+	    if "$$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	      echo "making $(VENV) with $$("$$python" --version)"; "$$python" -m venv $(VENV); break; \
+	    fi; \
+	  done; \
+	  [ -x $(PY) ] || { echo "make: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }; \
+	fi
+	@uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then $(PY) -m pip install -q --disable-pip-version-check uv || true; \
+	  if [ -x $(VENV)/bin/uv ]; then uv=$(VENV)/bin/uv; fi; \
+	fi; \
+	with_uv() { "$$uv" pip install -q --python $(PY) "$$@"; }; \
+	with_pip() { $(PY) -m pip install -q --disable-pip-version-check "$$@"; }; \
+	install() { if [ -n "$$uv" ]; then with_uv "$$@" || with_pip "$$@"; else with_pip "$$@"; fi; }; \
+	install --require-hashes -r requirements/dev.txt; \
+	install --no-deps --no-build-isolation -e sdk -e .
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## Run 1,500 real tasks through real processes (CHAOS=1 kills them meanwhile, REDIS=off)
+	@CHAOS="$(CHAOS)" REDIS="$(REDIS)" $(PY) -m examples.demo
+
+run: $(STAMP)  ## Everything on a laptop: servers, API, scheduler, worker, until ctrl-c
+	@$(VENV)/bin/taskflow dev
+
+test: $(STAMP)  ## All tests on real servers (PG=15: the machine's PostgreSQL 15; T=paths, ARGS=..., JOBS=2)
+	@$(PY) -m pytest $(T) -n $(JOBS) --dist loadgroup $(ARGS)
+
+test-faults: $(STAMP)  ## The fault tests at full size (long)
+	@TASKFLOW_TEST_FAULTS=full $(PY) -m pytest tests/system -m fault --timeout 3600 $(ARGS)
+
+check: $(STAMP)  ## Lint, format, types, import rules, structure tests: under a minute
+	@$(MAKE) --no-print-directory lint types imports structure
+
+lint: $(STAMP)  ## ruff: all rules, and the format
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/ruff format --check
+
+types: $(STAMP)  ## mypy --strict on libs, services and sdk
+	@$(VENV)/bin/mypy
+
+imports: $(STAMP)  ## Who may import whom
+	@$(VENV)/bin/lint-imports
+
+structure: $(STAMP)  ## The house's own rules (tests/contract)
+	@$(PY) -m pytest tests/contract -q $(ARGS)
+
+fmt: $(STAMP)  ## Format, and mend what ruff can mend
+	@$(VENV)/bin/ruff check --fix-only --quiet
+	@$(VENV)/bin/ruff format
+
+LOCK = pip compile --quiet --universal --generate-hashes --python-version 3.11 --exclude-newer "1 week" \
+       --no-emit-index-url --no-emit-find-links --no-emit-package taskflow-queue --custom-compile-command "make lock"
+UV = $$(command -v uv || echo $(VENV)/bin/uv)
+
+lock: $(STAMP)  ## Write requirements/*.txt anew (versions a week old or older; UPGRADE=1 takes newer ones)
+	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra api -o requirements/api.txt
+	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra scheduler -o requirements/scheduler.txt
+	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml sdk/pyproject.toml --extra worker -o requirements/worker.txt
+	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml sdk/pyproject.toml --all-extras --group dev -o requirements/dev.txt
+
+lock-check: $(STAMP)  ## Fail when requirements/*.txt no longer fit the two pyproject files
+	@old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; cp requirements/*.txt "$$old"; \
+	$(MAKE) --no-print-directory lock; \
+	if ! diff -r "$$old" requirements >/dev/null; then echo "requirements/ was out of step; it is written anew: commit it" >&2; exit 1; fi
+
+migrate: $(STAMP)  ## Bring the database of DATABASE_URL to the newest schema
+	@$(PY) -m core.migrate
+
+revision: $(STAMP)  ## A new migration file: make revision m="pre add colour"
+	@[ -n "$(m)" ] || { echo 'make: say what it does: make revision m="pre add colour"' >&2; exit 1; }
+	@$(VENV)/bin/alembic revision -m "$(m)"
+
+bench: $(STAMP)  ## Tasks a second, and latency, with the commit and the machine
+	@$(PY) -m bench
+
+docs-check: $(STAMP)  ## Generated pages are in step with the code
+	@$(PY) -m pytest tests/contract -q -k "docs" $(ARGS)
+
+clean:  ## Remove .venv, caches and .taskflow (stop `make run` first)
+	@if [ -d .taskflow ] && [ -x $(PY) ]; then $(PY) -m core.embedded clean .taskflow || true; fi
+	@rm -rf $(VENV) .taskflow .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,219 @@
+"""Settings: from the environment, then from `.env`. The only reader of either.
+
+Lazy on purpose: importing reads nothing, and each setting is checked when it is first used. So a worker runs
+without SECRET_KEY, and a wrong or missing setting is one line that names it, where it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, create_model
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+
+from core.errors import SettingError, SettingMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENV_FILE: str | None = ".env"  # in the working directory; tests read none
+LEASE_BEATS: Final = 3  # a worker is dead when its beat stood still for this many intervals
+_SECRET_BYTES: Final = 32
+_HINT: Final = "in the environment or in .env (.env.example lists all settings)"
+
+
+def _postgres_url(url: str) -> str:
+    scheme, found, rest = url.partition("://")
+    if not found or scheme.partition("+")[0] not in {"postgresql", "postgres"} or not rest:
+        message = "it must look like postgresql://user:password@host:5432/name"
+        raise ValueError(message)
+    return url
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < _SECRET_BYTES:
+        message = f"it must have at least {_SECRET_BYTES} bytes; make one with: openssl rand -hex 32"
+        raise ValueError(message)
+    return secret
+
+
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _cores(children: int) -> int:
+    if children:
+        return children
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """All settings, in the order of `.env.example`."""
+
+    model_config = SettingsConfigDict(
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=True,
+    )
+
+    database_url: Annotated[str, AfterValidator(_postgres_url)]
+    redis_host_high: str
+    redis_port_high: Port = 6379
+    redis_password_high: SecretStr | None = None
+    redis_tls_high: bool = False
+    redis_host_low: str
+    redis_port_low: Port = 6379
+    redis_password_low: SecretStr | None = None
+    redis_tls_low: bool = False
+    secret_key: Annotated[SecretStr, AfterValidator(_long_enough)]
+    algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
+    access_token_expire_minutes: int = Field(default=15, ge=1, le=1440)
+    heartbeat_interval_seconds: float = Field(default=5.0, ge=0.1, le=60)
+    rate_limit_submit_per_minute: int = Field(default=1_000_000, ge=1)
+    rate_limit_auth_per_minute: int = Field(default=30, ge=1)
+    registration: Literal["open", "closed"] = "open"
+
+    redis: bool = Field(default=True, validation_alias="TASKFLOW_REDIS")
+    env: Literal["development", "production"] = Field(default="production", validation_alias="TASKFLOW_ENV")
+    api_host: str = Field(default="127.0.0.1", validation_alias="TASKFLOW_API_HOST")
+    api_port: int = Field(default=8080, ge=0, le=65535, validation_alias="TASKFLOW_API_PORT")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", validation_alias="TASKFLOW_LOG_LEVEL"
+    )
+    metrics_port: int = Field(default=0, ge=0, le=65535, validation_alias="TASKFLOW_METRICS_PORT")
+    worker_queues: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_QUEUES")
+    worker_modules: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_MODULES")
+    worker_children: Annotated[int, AfterValidator(_cores)] = Field(
+        default=0, ge=0, le=1024, validation_alias="TASKFLOW_WORKER_CHILDREN"
+    )
+    worker_slots: int = Field(default=100, ge=1, le=10_000, validation_alias="TASKFLOW_WORKER_SLOTS")
+    worker_memory_mb: int = Field(default=0, ge=0, validation_alias="TASKFLOW_WORKER_MEMORY_MB")
+    worker_drain_seconds: float = Field(default=600.0, ge=0, validation_alias="TASKFLOW_WORKER_DRAIN_SECONDS")
+    worker_python: str = Field(default_factory=lambda: sys.executable, validation_alias="TASKFLOW_WORKER_PYTHON")
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a worker's beat may stand still before the leader declares it dead."""
+        return LEASE_BEATS * self.heartbeat_interval_seconds
+
+    if TYPE_CHECKING:  # the names as the environment spells them work as well, for scripts
+        DATABASE_URL: str
+        REDIS_HOST_HIGH: str
+        REDIS_PORT_HIGH: int
+        REDIS_HOST_LOW: str
+        REDIS_PORT_LOW: int
+        SECRET_KEY: SecretStr
+        ALGORITHM: str
+        ACCESS_TOKEN_EXPIRE_MINUTES: int
+        HEARTBEAT_INTERVAL_SECONDS: float
+        RATE_LIMIT_SUBMIT_PER_MINUTE: int
+        RATE_LIMIT_AUTH_PER_MINUTE: int
+        REGISTRATION: str
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting: `worker_slots` is `TASKFLOW_WORKER_SLOTS`."""
+    return cast("str | None", Settings.model_fields[name].validation_alias) or name.upper()
+
+
+def _read(name: str) -> Any:
+    """One setting, alone: a mistake in another one is not this one's business."""
+    field = Settings.model_fields[name]
+    one = create_model("One", __base__=_Alone, **cast("dict[str, Any]", {name: (field.annotation, field)}))
+    try:
+        return getattr(one(_env_file=ENV_FILE), name)
+    except ValidationError as broken:
+        error = broken.errors(include_url=False, include_input=False)[0]
+        if error["type"] == "missing":
+            raise SettingMissing(f"{variable(name)} is not set", fix=f"set it {_HINT}", field=name) from None
+        says = error["msg"].removeprefix("Value error, ")
+        says = says[:1].lower() + says[1:]
+        raise SettingError(f"{variable(name)} is wrong: {says}", fix=f"change it {_HINT}", field=name) from None
+    except SettingsError:
+        raise SettingError(f"{variable(name)} cannot be read", fix=f"change it {_HINT}", field=name) from None
+    except (OSError, UnicodeDecodeError) as unreadable:
+        message = f"{variable(name)} cannot be read: .env is no readable text file"
+        raise SettingError(message, fix="mend or remove .env", field=name) from unreadable
+
+
+class _Alone(BaseSettings):
+    model_config = Settings.model_config
+
+
+class _Lazy:
+    """Stands for `Settings` and reads one field at a time."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, Any] = {}
+
+    def __getattr__(self, asked: str) -> Any:
+        name = asked.lower().removeprefix("taskflow_")
+        if name not in Settings.model_fields:
+            computed = getattr(Settings, name, None)
+            if isinstance(computed, property) and computed.fget and not name.startswith("model_"):
+                return computed.fget(self)
+            message = f"there is no setting {asked!r}"
+            raise AttributeError(message)
+        if name not in self._read:
+            self._read[name] = _read(name)
+        return self._read[name]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "_read":
+            message = "settings are read, not written: set the variable, then call config.reload()"
+            raise AttributeError(message)
+        object.__setattr__(self, name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted([*Settings.model_fields, "lease_seconds"])
+
+    def __repr__(self) -> str:
+        return "<settings of TaskFlow>"  # no values: some are secret, and none is read to print it
+
+
+_lazy = _Lazy()
+settings: Final[Settings] = cast("Settings", _lazy)
+
+
+def given(name: str) -> bool:
+    """Whether a setting that has no default is there. One that is there and wrong raises."""
+    try:
+        getattr(settings, name)
+    except SettingMissing:
+        return False
+    return True
+
+
+def require(*names: str) -> None:
+    """Check these settings now: a service's main calls it before it opens anything."""
+    for name in names:
+        getattr(settings, name)
+
+
+def reload() -> None:
+    """Forget what was read; the next use reads the environment again."""
+    _lazy._read = {}  # noqa: SLF001 - the class is this module's own
+
+
+@contextmanager
+def override(**values: object) -> Iterator[None]:
+    """Other values for a while, taken as they are: for tests, and for a process that sets its own."""
+    if unknown := set(values) - set(Settings.model_fields):
+        message = f"no such setting: {', '.join(sorted(unknown))}"
+        raise AttributeError(message)
+    before = _lazy._read  # noqa: SLF001 - the class is this module's own
+    _lazy._read = {**before, **values}  # noqa: SLF001 - the class is this module's own
+    try:
+        yield
+    finally:
+        _lazy._read = before  # noqa: SLF001 - the class is this module's own
