@@ -1,0 +1,92 @@
+"""Commands that run parts of the server: `taskflow dev`, `taskflow doctor`, and a worker.
+
+The SDK imports nothing of the server; these start it as a process, when it is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from taskflow_queue.cli.output import As, Format
+from taskflow_queue.errors import SettingError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+SERVER: Final = "taskflow-server"
+
+
+def dev(
+    modules: Annotated[list[str] | None, typer.Argument(metavar="[MODULE]...", help="modules with tasks")] = None,
+    *,
+    port: Annotated[int, typer.Option(help="of the API; 0 takes any that is free")] = 8080,
+    children: Annotated[int, typer.Option(min=0, help="processes for tasks; 0 is one a core")] = 0,
+    reload: Annotated[bool, typer.Option(help="restart the worker when its modules change")] = True,
+) -> None:
+    """Run everything here: PostgreSQL, Redis, API, scheduler and worker, until ctrl-c.
+
+    Without modules, it takes the *.py files of this folder that use `@task`, and TaskFlow's examples. Data stays in
+    `.taskflow/`; DATABASE_URL and REDIS_HOST_HIGH, REDIS_HOST_LOW use your own servers instead.
+    """
+    arguments = [*(modules or []), "--port", str(port), "--children", str(children)]
+    raise typer.Exit(run("services.dev.main", [*arguments, *([] if reload else ["--no-reload"])], extra="embedded"))
+
+
+def doctor(o: As = Format.TABLE) -> None:
+    """Check the installation: stores, schema, clocks, leader, workers. Exit code 1 when something is wrong."""
+    raise typer.Exit(run("core.doctor", ["-o", o.value]))
+
+
+def run(
+    module: str, arguments: list[str], *, extra: str | None = None, environment: dict[str, str] | None = None
+) -> int:
+    """Run a module of the server as a process of its own, hand it our signals, return its exit code.
+
+    Raises SettingError when the server is not installed. `-I`: neither the folder nor PYTHONPATH may shadow it.
+    """
+    try:
+        metadata.distribution(SERVER)
+    except metadata.PackageNotFoundError:
+        name = f"'{SERVER}[api,scheduler,worker,embedded]'" if extra else f"'{SERVER}[worker]'"
+        raise SettingError("this command needs the server, which is not installed", fix=f"pip install {name}") from None
+    environment = _stores() | os.environ | (environment or {})
+    command = [sys.executable, "-I", "-u", "-m", module, *arguments]
+    started = subprocess.Popen(command, env=environment)
+
+    def hand_on(number: int, _frame: FrameType | None) -> None:
+        started.send_signal(number)
+
+    # Ctrl-c reaches the whole process group by itself; this process only has to outlive the other.
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        code = started.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code
+
+
+def _stores() -> dict[str, str]:
+    """Return where the stores of a running `taskflow dev` are, of this folder or one above it.
+
+    What the environment says comes first, and one database with another one's Redis would be no installation.
+    """
+    if "DATABASE_URL" in os.environ:
+        return {}
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        file = folder / ".taskflow" / "stores.json"
+        try:
+            return {str(name): str(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, AttributeError):
+            continue
+    return {}

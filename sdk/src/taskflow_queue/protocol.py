@@ -1,0 +1,228 @@
+"""The frames that a worker's supervisor and its children speak over a socket pair.
+
+A frame is a length of four bytes, big-endian, and a MessagePack array of messages: whatever one side has to say in
+one turn of its loop is one frame. Both sides may be of different versions of the SDK, so the first message of each
+side names the version, and fields are only ever added at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION: Final = 1
+FD_VARIABLE: Final = "TASKFLOW_FD"  # where a child finds its end of the socket pair
+PARENT_VARIABLE: Final = "TASKFLOW_PARENT"  # the supervisor's process id: a child with another parent is an orphan
+MEMORY_VARIABLE: Final = "TASKFLOW_MEMORY_MB"  # what a child may use; it sets itself a wall at a multiple of it
+MOST_FRAME: Final = 16 * 1024 * 1024  # bytes; a batch above that is sent as several frames
+MOST_RESULT: Final = 1024 * 1024  # bytes of JSON
+MOST_LOGS: Final = 64 * 1024  # characters an attempt
+MOST_MESSAGE: Final = 4_000  # characters of an error's message
+MOST_TRACEBACK: Final = 16_000
+_PREFIX: Final = 4
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field="frame", gc=False):
+    """Anything that is sent: an array on the wire, its class's name first."""
+
+
+# ── to the child ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Hello(Message, frozen=True):
+    """The first message: what to import, and how many async tasks may run at once."""
+
+    version: int
+    modules: list[str]
+    slots: int
+
+
+class Run(Message, frozen=True):
+    """Run a task. `payload` is JSON, `id` are the 16 bytes of a UUID; a child never learns the claim."""
+
+    id: bytes
+    attempt: int
+    type: str
+    payload: bytes
+    timeout: float | None = None
+    soft_timeout: float | None = None
+    queue: str = "default"
+    priority: str = "NORMAL"
+    retry_count: int = 0
+    created_at: str = ""
+
+
+class Cancel(Message, frozen=True):
+    """Ask a task to stop: an async one is cancelled, a sync one learns it from `cancel_requested()`.
+
+    A SIGTERM that follows interrupts the sync one as well, at its next Python instruction or system call.
+    """
+
+    id: bytes
+    attempt: int
+
+
+class Stop(Message, frozen=True):
+    """Exit when nothing runs any more."""
+
+
+class Ping(Message, frozen=True):
+    """Tell whether the loop of the child is free: by a Pong."""
+
+    n: int
+
+
+# ── to the supervisor ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Definition(msgspec.Struct, frozen=True, array_like=True):
+    """A task as its module defines it; `name` is "module:qualname". `initial`, `factor`, `cap` are its back-off."""
+
+    name: str
+    queue: str
+    max_attempts: int
+    timeout: float | None
+    soft_timeout: float | None
+    initial: float
+    factor: float
+    cap: float
+    is_async: bool
+
+
+class Ready(Message, frozen=True):
+    """The modules are imported; these tasks can be run."""
+
+    version: int
+    definitions: list[Definition]
+    pid: int
+
+
+class Broken(Message, frozen=True):
+    """The modules cannot be imported; the child exits after saying so."""
+
+    message: str
+
+
+class Done(Message, frozen=True):
+    """How an attempt ended.
+
+    `kind` is returned, raised, timed_out, cancelled, later (RetryLater) or rejected (its result cannot be kept).
+    `fatal` says that give_up_on or retry_on forbid another attempt.
+    """
+
+    id: bytes
+    attempt: int
+    kind: str
+    result: bytes | None = None
+    error_type: str = ""
+    message: str = ""
+    traceback: str = ""
+    fatal: bool = False
+    later: float | None = None
+    logs: str = ""
+
+
+class Progress(Message, frozen=True):
+    """How far a task has come: 0 to 1, and a word about it."""
+
+    id: bytes
+    attempt: int
+    fraction: float
+    note: str = ""
+
+
+class Logs(Message, frozen=True):
+    """What a task has logged since the last time."""
+
+    id: bytes
+    attempt: int
+    text: str
+
+
+class Pong(Message, frozen=True):
+    """The loop is free."""
+
+    n: int
+
+
+ToChild: TypeAlias = Hello | Run | Cancel | Stop | Ping
+ToSupervisor: TypeAlias = Ready | Broken | Done | Progress | Logs | Pong
+
+
+class FrameError(ValueError):
+    """What arrived is no frame of this protocol: the other side is broken, or not ours."""
+
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def encode(messages: Sequence[ToChild] | Sequence[ToSupervisor]) -> bytes:
+    """Return `messages` as one frame, or as several when one would be too large."""
+    body = _pack(messages)
+    if len(body) > MOST_FRAME and len(messages) > 1:
+        half = len(messages) // 2
+        return encode(messages[:half]) + encode(messages[half:])
+    if len(body) > MOST_FRAME:
+        message = f"a message of {len(body):,} bytes is above the limit of {MOST_FRAME:,}"
+        raise FrameError(message)
+    return len(body).to_bytes(_PREFIX, "big") + body
+
+
+class _Splitter:
+    """Cuts a stream of bytes into the bodies of its frames, however the bytes arrive."""
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+
+    def split(self, data: bytes) -> list[bytes]:
+        """Take what arrived and return the bodies that are complete by now."""
+        kept = self._kept
+        kept += data
+        bodies: list[bytes] = []
+        at = 0
+        while len(kept) - at >= _PREFIX:
+            size = int.from_bytes(kept[at : at + _PREFIX], "big")
+            if size > MOST_FRAME:
+                message = f"a frame claims {size:,} bytes, and the limit is {MOST_FRAME:,}"
+                raise FrameError(message)
+            if len(kept) - at - _PREFIX < size:
+                break
+            at += _PREFIX
+            bodies.append(bytes(kept[at : at + size]))
+            at += size
+        del kept[:at]
+        return bodies
+
+
+class ChildDecoder:
+    """Turns bytes from the supervisor into messages."""
+
+    def __init__(self) -> None:
+        self._splitter = _Splitter()
+        self._unpack = msgspec.msgpack.Decoder(list[ToChild]).decode
+
+    def feed(self, data: bytes) -> list[ToChild]:
+        """Return the messages that are complete by now. Raises FrameError."""
+        try:
+            return [message for body in self._splitter.split(data) for message in self._unpack(body)]
+        except msgspec.DecodeError as wrong:
+            raise FrameError(str(wrong)) from wrong
+
+
+class SupervisorDecoder:
+    """Turns bytes from a child into messages."""
+
+    def __init__(self) -> None:
+        self._splitter = _Splitter()
+        self._unpack = msgspec.msgpack.Decoder(list[ToSupervisor]).decode
+
+    def feed(self, data: bytes) -> list[ToSupervisor]:
+        """Return the messages that are complete by now. Raises FrameError."""
+        try:
+            return [message for body in self._splitter.split(data) for message in self._unpack(body)]
+        except msgspec.DecodeError as wrong:
+            raise FrameError(str(wrong)) from wrong

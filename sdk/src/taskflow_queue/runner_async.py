@@ -1,0 +1,88 @@
+"""Async tasks, many at once, on the loop of the child: one asyncio task each, never more."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from taskflow_queue import calls
+from taskflow_queue.context import running
+from taskflow_queue.errors import SoftTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from taskflow_queue.protocol import Done
+    from taskflow_queue.runner_attempt import Attempt
+
+_decode = msgspec.json.decode
+_EAGER: Final[dict[str, Any]] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+class AsyncLane:
+    """Starts async tasks, and stops them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[Attempt, Done], None]) -> None:
+        """`ended` is called in the loop's thread."""
+        self._loop = loop
+        self._ended = ended
+
+    def start(self, attempt: Attempt) -> None:
+        """Start `attempt`; from Python 3.12 on, its first step is run at once."""
+        running.set(attempt.context)  # the asyncio task takes a copy of this context
+        attempt.asyncio_task = asyncio.Task(self._guard(attempt), loop=self._loop, **_EAGER)
+
+    def stop(self, attempt: Attempt) -> None:
+        """Cancel `attempt`; one that has not started yet sees it at its start."""
+        if attempt.started and attempt.asyncio_task is not None:
+            attempt.asyncio_task.cancel()
+
+    def soften(self, attempt: Attempt) -> None:
+        """Raise SoftTimeout in `attempt`."""
+        attempt.softly = True
+        self.stop(attempt)
+
+    async def _guard(self, attempt: Attempt) -> None:
+        """Run the handler and tell its end; nothing leaves this coroutine, whatever the handler raises."""
+        attempt.started = True
+        try:
+            if attempt.stopped is not None:
+                raise asyncio.CancelledError  # noqa: TRY301 - the same end as a cancel a moment later
+            args, kwargs = calls.arguments(_decode(attempt.run.payload))
+            coroutine = attempt.task.function(*args, **kwargs)
+            value = await (coroutine if attempt.run.soft_timeout is None else _steered(coroutine, attempt))
+            done = attempt.returned(value)
+        except BaseException as error:  # noqa: BLE001 - also SystemExit: the child outlives what a handler raises
+            done = attempt.failed(error)
+        self._ended(attempt, done)
+
+
+@types.coroutine
+def _steered(coroutine: Coroutine[Any, Any, Any], attempt: Attempt) -> Generator[Any, Any, Any]:
+    """Drive `coroutine`, and turn the cancel that stands for the soft limit into SoftTimeout.
+
+    asyncio knows only one thing to raise in a task from outside. This stands between the two and exchanges it.
+    """
+    error: BaseException | None = None
+    while True:
+        try:
+            waits_for = coroutine.send(None) if error is None else coroutine.throw(error)
+        except StopIteration as end:
+            return end.value
+        error = None
+        try:
+            yield waits_for
+        except asyncio.CancelledError as cancel:
+            error = cancel
+            if attempt.softly:
+                attempt.softly = False
+                if attempt.stopped is None:
+                    error = SoftTimeout(f"its soft limit of {attempt.run.soft_timeout:g} s has passed")
+                    if (task := asyncio.current_task()) is not None:
+                        task.uncancel()
+        except BaseException as other:  # noqa: BLE001 - GeneratorExit and whatever a future holds go through as they are
+            error = other
