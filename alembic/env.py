@@ -21,11 +21,14 @@ def is_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compar
 def run() -> None:
     """Run the migrations under an advisory lock, so that several replicas may start at once."""
     url = context.config.attributes.get("url") or for_psycopg2(settings.database_url)
+    lock_timeout = context.config.attributes.get("lock_timeout", "5s")
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     with engine.connect() as connection:
-        connection.execute(text("set lock_timeout = '5s'"))
         connection.execute(text("set statement_timeout = '10min'"))
         connection.execute(text("select pg_advisory_lock(:a, :b)"), {"a": MIGRATION_LOCK[0], "b": MIGRATION_LOCK[1]})
+        # After the advisory lock, which it would bound as well: a replica that comes second waits for the first one's
+        # migration however long that takes.
+        connection.execute(text("select set_config('lock_timeout', :most, false)"), {"most": lock_timeout})
         connection.commit()
         context.configure(
             connection=connection,

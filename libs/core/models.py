@@ -151,6 +151,7 @@ class Tasks(Base):
     __table_args__ = (
         Index("tasks_ready", "queue", "type", "priority", "seq", postgresql_where=text("status = 'QUEUED'")),
         Index("tasks_due", "scheduled_at", postgresql_where=text("status = 'PENDING' and not gated")),
+        Index("tasks_delayed", "queue", postgresql_where=text("status = 'PENDING' and not gated")),
         Index(
             "tasks_gate",
             "queue",
@@ -174,7 +175,14 @@ class Tasks(Base):
             "expires_at",
             postgresql_where=text("expires_at is not null and status in ('BLOCKED', 'PENDING', 'QUEUED')"),
         ),
-        Index("tasks_finished", "finished_at", postgresql_where=text("finished_at is not null")),
+        Index("tasks_cancelling", "cancel_deadline", postgresql_where=text("cancel_deadline is not null")),
+        Index("tasks_finished", "queue", "finished_at", postgresql_where=text("status = 'COMPLETED'")),
+        Index(
+            "tasks_failed",
+            "queue",
+            "finished_at",
+            postgresql_where=text("status in ('FAILED', 'CANCELLED', 'EXPIRED', 'QUARANTINED')"),
+        ),
         Index("tasks_owner", "owner_id", "id"),
         {
             "postgresql_with": {

@@ -21,6 +21,7 @@ Tx: TypeAlias = Any  # asyncpg's Connection or pool proxy: it ships no types
 
 PINNED = {
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",  # it reads its whole range of the index before a LIMIT can stop it
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",

@@ -77,8 +77,7 @@ async def get(tx: Tx, task: UUID, *, owner_id: int | None) -> dict[str, Any] | N
 async def statuses(tx: Tx, tasks: Sequence[UUID]) -> dict[UUID, TaskStatus]:
     """Return the status of each of `tasks` that is there."""
     rows = await tx.fetch(
-        "select tasks.id, status::text as status from unnest($1::uuid[]) as wanted (id)"
-        " join tasks on tasks.id = wanted.id",
+        "select id, status::text as status from tasks where id = any ($1::uuid[])",
         list(tasks),
     )
     return {row["id"]: TaskStatus(row["status"]) for row in rows}
@@ -88,7 +87,7 @@ async def events(tx: Tx, task: UUID, *, limit: int = 1000) -> list[dict[str, Any
     """Return the audit trail of a task, oldest first."""
     rows = await tx.fetch(
         "select id, event_type::text as event_type, message, created_at, attempt, worker_id, started_at, cause,"
-        " error::text as error from task_events where task_id = $1 order by id limit $2",
+        " error::text as error from task_events where task_id = $1 order by created_at, id limit $2",
         task,
         limit,
     )
@@ -106,7 +105,7 @@ async def attempts(tx: Tx, task: UUID) -> list[dict[str, Any]]:
              on ended.task_id = started.task_id and ended.attempt = started.attempt and ended.claim = started.claim
             and ended.event_type::text not in ('STARTED', 'FENCED', 'CANCEL_REQUESTED')
            where started.task_id = $1 and started.event_type::text = 'STARTED'
-           order by started.id""",
+           order by started.attempt""",
         task,
     )
     return [_task(row) for row in rows]

@@ -1,4 +1,4 @@
-"""Why a task has not started: facts in, one code and one sentence out. Pure; the facts are read by `core.explaining`."""
+"""Why a task has not started: facts in, one code and one sentence out. `core.lookups` reads the facts."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -90,7 +90,7 @@ def _own_time(facts: Facts) -> Waiting | None:
         return Waiting(WaitingCode.EXPIRED, detail)
     if facts.status is TaskStatus.PENDING and facts.scheduled_at > facts.now:
         if facts.attempt > 0:
-            detail = f"Attempt {facts.attempt} failed; the next one may start at {_shown(facts.scheduled_at)}."
+            detail = f"Attempt {facts.attempt} did not succeed; the next one may start at {_shown(facts.scheduled_at)}."
             return Waiting(WaitingCode.RETRY_BACKOFF, detail)
         return Waiting(WaitingCode.DELAYED, f"It is scheduled for {_shown(facts.scheduled_at)}.")
     return None

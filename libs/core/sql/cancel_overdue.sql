@@ -1,4 +1,6 @@
 -- Tasks that were asked to stop and did not within their grace become CANCELLED; a late outcome is fenced. $1 limit
+-- They are locked here and moved in the next statement, so that a grace that was granted in between is kept.
 select id from tasks
-where status in ('IN_PROGRESS', 'CANCELLING') and status::text = 'CANCELLING' and cancel_deadline <= clock_timestamp()
-order by id limit $1
+where cancel_deadline <= statement_timestamp() and cancel_deadline is not null and status::text = 'CANCELLING'
+order by cancel_deadline limit $1
+for update skip locked

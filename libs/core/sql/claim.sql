@@ -1,7 +1,9 @@
 -- Claim QUEUED tasks for a worker: the only way into IN_PROGRESS.
 -- $1 ids, in the order wanted  $2 worker  $3 claim  $4 types it can run  $5 most payload bytes  $6 whole worker free
 -- $7 worker deaths from which on a task wants a whole worker
--- The lateral look-up stays on the primary key whatever the statistics say. SKIP LOCKED: a row that another
+-- The lateral look-up stays on the primary key whatever the statistics say, and so does `= any (array[...])`: no merge
+-- order can be made of it, which is what tempts the planner to walk the whole key of a table it believes empty. The
+-- other statements write it for the same reason. SKIP LOCKED: a row that another
 -- transaction is moving is not waited for; whoever holds it decides what becomes of it.
 with wanted as (
     select wanted.id, wanted.place
@@ -35,7 +37,7 @@ claimed as (
     set status = 'IN_PROGRESS', attempt = tasks.attempt + 1, claim = $3, worker_id = $2,
         started_at = clock_timestamp(), updated_at = clock_timestamp(), progress = null
     from fitting
-    where tasks.id = fitting.id
+    where tasks.id = any (array[fitting.id])
     returning tasks.id, tasks.attempt, tasks.type, tasks.payload::text as payload, tasks.queue,
               tasks.priority::text as priority, tasks.owner_id, tasks.timeout_seconds, tasks.max_attempts,
               tasks.retry_count, tasks.crash_count, tasks.worker_deaths, tasks.isolation, tasks.created_at,

@@ -6,14 +6,13 @@ with misplaced as (
     from tasks left join queues on queues.name = tasks.queue
     where tasks.status in ('QUEUED', 'IN_PROGRESS', 'CANCELLING') and tasks.gated and tasks.status::text = 'QUEUED'
       and (not tasks.permit or coalesce(queues.paused, false) or ($3 and not tasks.type = any ($2::text[])))
-    order by tasks.id
     limit $1
     for update of tasks skip locked
 )
 update tasks
 set status = 'PENDING', permit = false, updated_at = clock_timestamp()
 from misplaced
-where tasks.id = misplaced.id
+where tasks.id = any (array[misplaced.id])
 returning tasks.id, tasks.status::text as status, 'QUEUED' as previous, tasks.queue, tasks.owner_id,
           tasks.concurrency_key, tasks.gated, tasks.priority::text as priority, tasks.type, tasks.attempt,
           tasks.worker_id, tasks.seq

@@ -40,7 +40,7 @@ moved as (
         finished_at = case when locked.target in ('CANCELLED', 'EXPIRED') then clock_timestamp() end,
         updated_at = clock_timestamp()
     from locked
-    where tasks.id = locked.id
+    where tasks.id = any (array[locked.id])
     returning tasks.id, tasks.status::text as status, locked.previous, tasks.queue, tasks.owner_id,
               tasks.concurrency_key, locked.held_gated as gated, tasks.priority::text as priority, tasks.type,
               tasks.attempt, locked.worker_id, locked.claim, locked.started_at

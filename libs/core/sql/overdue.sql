@@ -3,5 +3,5 @@
 select id, attempt, claim, timeout_seconds, max_attempts, retry_count
 from tasks
 where status in ('IN_PROGRESS', 'CANCELLING') and timeout_seconds is not null
-  and started_at < clock_timestamp() - make_interval(secs => timeout_seconds + $1::float8)
-order by id limit $2
+  and started_at < statement_timestamp() - make_interval(secs => timeout_seconds + $1::float8)
+order by started_at limit $2

@@ -13,7 +13,7 @@ moved as (
         seq = case when tasks.status::text = 'QUEUED' then nextval('task_seq') else tasks.seq end,
         updated_at = clock_timestamp()
     from locked
-    where tasks.id = locked.id
+    where tasks.id = any (array[locked.id])
     returning tasks.id, tasks.status::text as status, tasks.status::text as previous, tasks.queue, tasks.owner_id,
               tasks.concurrency_key, tasks.gated, tasks.priority::text as priority, tasks.type, tasks.attempt,
               tasks.worker_id

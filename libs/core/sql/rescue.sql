@@ -2,23 +2,48 @@
 -- by a dead worker is found here.
 -- $1 limit  $2 uncharged worker deaths  $3 crashes that quarantine  $4 back-off (s) by number of deaths
 -- $5 where a ready task goes when gated
-with orphans as (
-    select tasks.id
-    from tasks left join workers on workers.id = tasks.worker_id
-    where tasks.status in ('IN_PROGRESS', 'CANCELLING') and coalesce(workers.state, 'dead') = 'dead'
-    order by tasks.id
+-- The lock re-checks that the row is still held by that very worker, whose death is one-way. Without it a row that
+-- was rescued and claimed anew between our snapshot and our lock would be torn from a worker that lives. All that is
+-- decided below is read under the lock: a cancel that came in between must not be undone.
+with recursive holders as (
+    -- A skip scan: one index descent a worker, however many tasks it runs.
+    (select worker_id from tasks where status in ('IN_PROGRESS', 'CANCELLING') order by worker_id limit 1)
+    union all
+    select next.worker_id
+    from holders cross join lateral (
+        select tasks.worker_id from tasks
+        where tasks.status in ('IN_PROGRESS', 'CANCELLING') and tasks.worker_id > holders.worker_id
+        order by tasks.worker_id limit 1
+    ) as next
+),
+lost as (
+    select holders.worker_id
+    from holders left join workers on workers.id = holders.worker_id
+    where coalesce(workers.state, 'dead') = 'dead'
+),
+orphans as (
+    select found.id, lost.worker_id
+    from lost cross join lateral (
+        select tasks.id from tasks
+        where tasks.worker_id = lost.worker_id and tasks.status in ('IN_PROGRESS', 'CANCELLING')
+        limit $1
+    ) as found
     limit $1
-    for update of tasks skip locked
 ),
 judged as (
-    select tasks.id, tasks.status::text as previous, tasks.claim as lost_claim, tasks.worker_id as lost_worker,
-           tasks.started_at as lost_start,
-           tasks.concurrency_key <> '' or coalesce(queues.max_concurrent, 0) > 0 as held_gated,
-           (tasks.worker_deaths >= $2)::int as charged,
-           ($4::float8[])[least(tasks.worker_deaths + tasks.crash_count + 1, cardinality($4::float8[]))] as delay,
-           tasks.crash_count
-    from orphans join tasks on tasks.id = orphans.id
-    left join queues on queues.name = tasks.queue
+    select found.*
+    from (select * from orphans order by id) as orphans cross join lateral (
+        select tasks.id, tasks.status::text as previous, tasks.claim as lost_claim, tasks.worker_id as lost_worker,
+               tasks.started_at as lost_start,
+               tasks.concurrency_key <> '' or coalesce(queues.max_concurrent, 0) > 0 as held_gated,
+               (tasks.worker_deaths >= $2)::int as charged,
+               ($4::float8[])[least(tasks.worker_deaths + tasks.crash_count + 1, cardinality($4::float8[]))] as delay,
+               tasks.crash_count
+        from tasks left join queues on queues.name = tasks.queue
+        where tasks.id = orphans.id and tasks.worker_id = orphans.worker_id
+          and tasks.status::text in ('IN_PROGRESS', 'CANCELLING')
+        for update of tasks skip locked
+    ) as found
 ),
 decided as (
     select judged.*, case
@@ -44,7 +69,7 @@ moved as (
         finished_at = case when decided.target in ('CANCELLED', 'QUARANTINED') then clock_timestamp() end,
         updated_at = clock_timestamp()
     from decided
-    where tasks.id = decided.id
+    where tasks.id = any (array[decided.id])
     returning tasks.id, tasks.status::text as status, decided.previous, tasks.queue, tasks.owner_id,
               tasks.concurrency_key, decided.held_gated as gated, tasks.priority::text as priority, tasks.type,
               tasks.attempt, decided.lost_worker as worker_id, decided.lost_claim, decided.lost_start

@@ -6,6 +6,5 @@ select tasks.id, case
          or not (tasks.permit or (tasks.concurrency_key = '' and coalesce(queues.max_concurrent, 0) = 0)) then 'refused'
     when tasks.worker_deaths >= $3 then 'solo'
     else 'waiting' end as why
-from unnest($1::uuid[]) as wanted (id)
-join tasks on tasks.id = wanted.id
-left join queues on queues.name = tasks.queue
+from tasks left join queues on queues.name = tasks.queue
+where tasks.id = any ($1::uuid[])

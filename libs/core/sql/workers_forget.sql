@@ -1,7 +1,7 @@
 -- Remove the rows of workers long dead that hold nothing. $1 age (s)  $2 limit
 delete from workers where id in (
     select workers.id from workers
-    where workers.state = 'dead' and workers.beat_at < clock_timestamp() - make_interval(secs => $1::float8)
-      and not exists (select from tasks where tasks.worker_id = workers.id
-                      and tasks.status in ('IN_PROGRESS', 'CANCELLING'))
+    where workers.state = 'dead' and workers.beat_at < statement_timestamp() - make_interval(secs => $1::float8)
+      and (select count(*) from (select from tasks where tasks.worker_id = workers.id
+                                 and tasks.status in ('IN_PROGRESS', 'CANCELLING') limit 1) as held) = 0
     limit $2)

@@ -22,7 +22,8 @@ def _partition(day: date) -> str:
 async def ensure_partitions(tx: Tx) -> list[str]:
     """Make the partitions of the coming days and drop those beyond retention; return the names made or dropped.
 
-    Attaching takes no lock that stops writers, but it must wait for none either: run it with a `lock_timeout`.
+    Attaching stops writers of the default partition for a moment and waits for those under way: run it with a
+    `lock_timeout`.
     """
     today: date = await tx.fetchval("select (clock_timestamp() at time zone 'UTC')::date")
     await tx.execute("set local timezone = 'UTC'")
@@ -45,7 +46,15 @@ async def ensure_partitions(tx: Tx) -> list[str]:
 
 async def _attach(tx: Tx, day: date) -> str:
     name = _partition(day)
+    # Events of a day that nobody made a partition for went to the default one; as long as they stay there, that day's
+    # cannot be attached. The lock comes first, or events written meanwhile would be in the way again.
+    await tx.execute("lock table task_events_default in access exclusive mode")
     await tx.execute(f"create table {name} (like task_events including all)")
+    await tx.execute(
+        f"with late as (delete from task_events_default where created_at >= $1::date and created_at < $1::date + 1"  # noqa: S608 - a name made of a date
+        f" returning *) insert into {name} select * from late",
+        day,
+    )
     await tx.execute(
         f"alter table task_events attach partition {name}"
         f" for values from ('{day:%Y-%m-%d}') to ('{day + timedelta(days=1):%Y-%m-%d}')"

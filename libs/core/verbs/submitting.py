@@ -133,6 +133,6 @@ def _first_answer(item: dict[str, str | bool]) -> Submitted:
 async def find_submitted(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
     """Return which of `ids` are there: the way to learn what became of a COMMIT whose answer was lost."""
     rows = await tx.fetch(
-        "select tasks.id from unnest($1::uuid[]) as wanted (id) join tasks on tasks.id = wanted.id", list(ids)
+        "select id from tasks where id = any ($1::uuid[])", list(ids)
     )
     return {row["id"] for row in rows}

@@ -1,0 +1,95 @@
+"""Cursors: how far the feeder has read, what it hinted, and how it finds what was made QUEUED behind it.
+
+One for each (queue, type, priority). `seq` grows with every row that becomes QUEUED, but rows commit out of order,
+so everything that is still QUEUED behind a cursor is looked at again and again; it is bounded by the windows.
+"""
+
+from collections.abc import Sequence
+
+from core.domain.ordering import PriorityType
+
+Route = tuple[str, str, PriorityType]  # queue, type, priority
+
+BEHIND_SECONDS = 5.0
+AGAIN_SECONDS = 10.0  # a row that was hinted so long ago and is QUEUED still is hinted again
+PASS_SLICES = 12  # each time, one cursor in so many starts from the beginning: everything is passed over in a minute
+
+
+class Cursor:
+    """One (queue, type, priority). `hot` says that more rows are believed to lie beyond `seq`."""
+
+    __slots__ = ("_place", "_still", "_swept", "due", "hinted", "hot", "seq", "turn")
+
+    def __init__(self, now: float, turn: int = 0) -> None:
+        self.turn = turn
+        self.reset(now)
+
+    def reset(self, now: float) -> None:
+        """Forget everything: the streams were emptied, the queue resumed, the type is new."""
+        self.seq = 0
+        self.hot = True
+        self.hinted: dict[int, float] = {}  # seq -> when; a row that is QUEUED anew has a new seq
+        self.due = now + BEHIND_SECONDS
+        self._place = 0
+        self._still: set[int] = set()
+        self._swept: float | None = None  # since when the look behind is under way
+
+    def look(self) -> None:
+        """Look behind at the next chance: somebody made a row QUEUED, perhaps there."""
+        self.due = 0.0
+        self.hot = True  # or beyond
+
+    def fresh(self, seq: int, now: float) -> bool:
+        """Tell whether a row was hinted a moment ago, so that its reference is still good."""
+        at = self.hinted.get(seq)
+        return at is not None and now - at < AGAIN_SECONDS
+
+    def behind(self, now: float) -> int | None:
+        """Return from where to look behind, or None when it is not time."""
+        if now < self.due or self.seq == 0:
+            return None
+        if self._swept is None:
+            self._swept, self._place, self._still = now, 0, set()
+        return self._place
+
+    def found(self, now: float, seqs: Sequence[int], *, limit: int, hungry: bool) -> bool:
+        """Take what is QUEUED there, in order; True when the cursor went back to a row that needs a hint.
+
+        `hungry` says that lanes could take more than what waits: then a hint that is old must have been lost.
+        """
+        started = now if self._swept is None else self._swept
+        for seq in seqs:
+            if seq > self.seq:
+                break
+            at = self.hinted.get(seq)
+            if at is None or (hungry and now - at >= AGAIN_SECONDS):
+                self._prune(now, started, done=False)
+                self.seq = seq - 1
+                self.hot = True
+                self._end(now)
+                return True
+            self._still.add(seq)
+        if len(seqs) >= limit and seqs[-1] < self.seq:
+            self._place = seqs[-1]
+            return False
+        self._prune(now, started, done=True)
+        self._end(now)
+        return False
+
+    def _prune(self, now: float, started: float, *, done: bool) -> None:
+        """Forget rows that were not there any more (claimed) when everything was looked at; else only old ones."""
+        still, last = self._still, self.seq
+        self.hinted = {
+            seq: at
+            for seq, at in self.hinted.items()
+            if seq in still or (now - at < AGAIN_SECONDS and (not done or at >= started or seq > last))
+        }
+
+    def _end(self, now: float) -> None:
+        self._swept = None
+        self._still = set()
+        self.due = now + BEHIND_SECONDS
+        self.turn += 1
+        if self.turn % PASS_SLICES == 0:
+            self.seq = 0  # whatever is fresh is passed over
+            self.hot = True

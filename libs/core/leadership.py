@@ -1,0 +1,216 @@
+"""Who leads. An election makes takeovers rare and quick; the epoch in PostgreSQL makes them safe.
+
+Chosen -> the next epoch -> the lock in Redis that carries it. Losing any of these to another means stepping down at
+once; not reaching the election or the lock means nothing, as long as the epoch is one's own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+from uuid import UUID
+
+from redis import exceptions as failure
+
+from core import clock as clocks
+from core import queue_manager as queue
+from core import telemetry
+from core.errors import Deposed, Unavailable
+from core.lua import load
+from core.pool import Database, Tx
+from core.redis_client import RedisDown, Server
+from core.verbs import electing
+
+LEASE = "scheduler"
+LEADER_SESSIONS = "tf-leader/"
+DURATION = 6.0  # a lease that was not renewed for so long, on the candidate's own clock, may be taken
+RENEW_DEADLINE = 4.0  # one attempt to renew takes no longer
+RETRY = 1.0
+_LOCK, _UNLOCK = load("lock"), load("unlock")
+_LOCK_KEY = "tf:leader"
+log = telemetry.get_logger("leadership")
+
+
+class Election(Protocol):
+    """Chooses one of several candidates, most of the time. A Kubernetes Lease has the same shape."""
+
+    async def campaign(self) -> None:
+        """Come back when chosen; errors of the service are waited out."""
+        ...
+
+    async def renew(self) -> bool:
+        """Stay chosen; False when another was. Raises Unavailable when nobody can tell."""
+        ...
+
+    async def release(self) -> None:
+        """Let the next one have it at once. Never raises."""
+        ...
+
+
+class PostgresLease:
+    """A row in PostgreSQL, by client-go's algorithm: only a counter that one watches oneself says anything."""
+
+    def __init__(
+        self, db: Database, holder: UUID, *, clock: clocks.Clock = clocks.system, duration: float = DURATION
+    ) -> None:
+        self._db = db
+        self._holder = holder
+        self._clock = clock
+        self._duration = duration
+        self._seen: electing.LeaseRow | None = None
+        self._since = 0.0
+
+    async def campaign(self) -> None:
+        while not await self.attempt():
+            # Jitter, so that two candidates do not ask in step for ever.
+            await self._clock.sleep(RETRY * (0.9 + 0.2 * self._clock.rand()))
+
+    async def attempt(self) -> bool:
+        """Look once, and take the lease if it is free."""
+        try:
+            async with asyncio.timeout(RENEW_DEADLINE), self._db.connection() as tx:
+                found = await electing.read_lease(tx, LEASE)
+                if not self._free(found):
+                    return False
+                taken = await electing.take_lease(tx, LEASE, self._holder, found.renewals if found else 0)
+        except (Unavailable, TimeoutError):
+            return False
+        self._seen = None
+        return taken
+
+    def _free(self, found: electing.LeaseRow | None) -> bool:
+        now = self._clock.monotonic()
+        if found is None or found.released or found.holder == self._holder:
+            return True
+        if found != self._seen:
+            self._seen, self._since = found, now
+        return now - self._since >= self._duration
+
+    async def renew(self) -> bool:
+        try:
+            async with asyncio.timeout(RENEW_DEADLINE), self._db.connection() as tx:
+                return await electing.renew_lease(tx, LEASE, self._holder)
+        except TimeoutError as slow:
+            message = "PostgreSQL did not answer in time"
+            raise Unavailable(message) from slow
+
+    async def release(self) -> None:
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(RENEW_DEADLINE), self._db.connection() as tx:
+                await electing.release_lease(tx, LEASE, self._holder)
+
+
+class RedisLock:
+    """The epoch, written where other systems can see it. Redis may lose it: then it is written again."""
+
+    def __init__(self, server: Server, holder: UUID, *, duration: float = DURATION) -> None:
+        self._server = server
+        self._holder = holder
+        self._ttl = int(duration * 1000)
+
+    async def hold(self, epoch: int) -> None:
+        """Take or renew it. Raises Deposed when a higher epoch has it; unreachable is no reason to stop."""
+        with suppress(RedisDown, failure.RedisError):
+            held = await self._server.run(_LOCK, [_LOCK_KEY], [epoch, str(self._holder), self._ttl])
+            if held:
+                message = f"epoch {epoch} leads no more, the lock says {held.decode()}"
+                raise Deposed(message)
+
+    async def release(self, epoch: int) -> None:
+        """Give it back if it is ours. Never raises."""
+        with suppress(RedisDown, failure.RedisError):
+            await self._server.run(_UNLOCK, [_LOCK_KEY], [epoch, str(self._holder)])
+
+
+class Term:
+    """One time of leading: an epoch, and the connections that carry its name."""
+
+    def __init__(self, epoch: int, db: Database) -> None:
+        self.epoch = epoch
+        self.db = db
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Tx]:
+        """Open a leader's transaction: it holds off a takeover, or finds that one has happened. Raises Deposed."""
+        async with self.db.begin() as tx:
+            await queue.guard(tx, self.epoch)
+            yield tx
+
+
+class Leadership:
+    """A candidate: stands by until chosen, leads until another does."""
+
+    def __init__(
+        self,
+        url: str,
+        holder: UUID,
+        *,
+        db: Database,
+        election: Election,
+        lock: RedisLock,
+        clock: clocks.Clock = clocks.system,
+        size: int = 6,
+    ) -> None:
+        """Take the election, and `db`, whose sessions have a short `statement_timeout`, for taking the epoch."""
+        self._url, self._db, self._size = url, db, size
+        self._holder, self._clock = holder, clock
+        self._election, self._lock = election, lock
+
+    @asynccontextmanager
+    async def term(self) -> AsyncIterator[tuple[Term, asyncio.Task[None]]]:
+        """Wait to be chosen and take the next epoch; yields the term, and a task that ends by Deposed when it is over.
+
+        Leaving gives the lease and the lock back.
+        """
+        await self._election.campaign()
+        epoch = 0
+        keeper = asyncio.create_task(self._keep(lambda: epoch), name="leadership")
+        try:
+            epoch = await self._take_epoch(keeper)
+            await self._lock.hold(epoch)
+            log.info("leading", epoch=epoch)
+            name = f"{LEADER_SESSIONS}{epoch}"
+            async with Database(self._url, name=name, size=self._size, idle_in_transaction_session_timeout="5s") as own:
+                yield Term(epoch, own), keeper
+        finally:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+            if epoch:
+                await self._lock.release(epoch)
+            await self._election.release()
+
+    async def _keep(self, epoch: Callable[[], int]) -> None:
+        """Renew the lease and the lock each second. Ends by Deposed only."""
+        while True:
+            await self._clock.sleep(RETRY)
+            try:
+                await self._renew()
+                if epoch():
+                    await self._lock.hold(epoch())
+            except Deposed:
+                raise
+            except Unavailable as away:
+                # Nobody can harm us while the epoch is ours; whoever takes it makes `guard` raise.
+                log.warning("election unreachable, leading on", error=str(away), epoch=epoch())
+
+    async def _renew(self) -> None:
+        if not await self._election.renew():
+            message = "another candidate was chosen"
+            raise Deposed(message)
+
+    async def _take_epoch(self, keeper: "asyncio.Task[None]") -> int:
+        """Take the next epoch, ending the old leader's sessions when one of them is in the way."""
+        while not keeper.done():
+            try:
+                async with self._db.begin() as tx:
+                    return await queue.take_epoch(tx, self._holder)
+            except Unavailable as waited:  # an unknown commit, too: an epoch taken twice is only a higher one
+                log.warning("the epoch is not free yet", error=str(waited))
+            with suppress(Unavailable):
+                async with self._db.connection() as tx:
+                    ended = await electing.end_leaders(tx, LEADER_SESSIONS)
+                log.warning("ended sessions of former leaders", sessions=ended)
+                continue
+            await self._clock.sleep(RETRY)
+        await keeper  # raises Deposed
+        raise AssertionError

@@ -1,0 +1,51 @@
+-- What a commit leaves for others: references of new tasks (as far as there is credit), keys for the gate, rows for
+-- the feeder to look at again, and a wake for the leader.
+-- ARGV: number of groups, then for each: queue, type, priority, "1" when one owner's share is bounded, ids joined;
+-- number of gate keys, then these; number of re-entries, then these; "1" to wake in any case, "0" only when
+-- credit was short, "-" never. Answers how many of the new tasks found no credit.
+local MOST = 100000
+local at = 1
+local function nextarg() at = at + 1 return ARGV[at - 1] end
+local routes, credits, taken, short, hungry = {}, {}, {}, 0, {}
+for _ = 1, tonumber(nextarg()) do
+  local queue, kind, priority, shared, ids = nextarg(), nextarg(), nextarg(), nextarg(), nextarg()
+  local count, allowed = #ids / 16, 0
+  local route = queue .. '\n' .. kind
+  if routes[route] == nil then routes[route] = redis.call('HGET', 'tf:route:' .. queue, kind) end
+  if routes[route] then
+    local digest = routes[route]
+    local key = 'tf:credit:' .. queue .. ':' .. digest
+    if credits[key] == nil then credits[key] = tonumber(redis.call('GET', key) or '0') end
+    local most = credits[key]
+    if shared == '1' then most = math.ceil(most / 2) end -- nobody takes all of what is left for everybody
+    allowed = math.max(math.min(count, most), 0)
+    if allowed > 0 then
+      local stream = 'tf:s:' .. priority .. ':' .. digest .. ':' .. queue
+      for row = 0, allowed - 1 do
+        redis.call('XADD', stream, '*', 'i', string.sub(ids, row * 16 + 1, row * 16 + 16))
+      end
+      credits[key] = credits[key] - allowed
+      taken[key] = (taken[key] or 0) + allowed
+    end
+  end
+  short = short + count - allowed
+  if count > allowed then hungry[queue] = true end
+end
+for key, count in pairs(taken) do redis.call('DECRBY', key, count) end -- keeps the TTL
+for _, list in ipairs({ 'tf:gate', 'tf:reentry' }) do
+  local count = tonumber(nextarg())
+  local room = 0
+  if count > 0 then room = MOST - redis.call('LLEN', list) end
+  for _ = 1, count do
+    local item = nextarg()
+    if room > 0 then redis.call('RPUSH', list, item) end
+    room = room - 1
+  end
+end
+local wake = nextarg()
+if wake == '1' then hungry[''] = true end
+if wake ~= '-' and next(hungry) then
+  for queue in pairs(hungry) do redis.call('LPUSH', 'tf:wake', queue) end -- each names a queue that lacked credit
+  redis.call('LTRIM', 'tf:wake', 0, 99)
+end
+return short

@@ -1,0 +1,250 @@
+"""A lane's reading of references: what a worker may claim, in order, HIGH first.
+
+Owns the reads and their acknowledgements. Does not decide what is run: a reference is a hint, the claim decides.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from redis import exceptions as failure
+
+from core import clock, telemetry
+from core.domain.ordering import URGENCY, Lane, PriorityType, digest, stream_key
+from core.lua import load
+from core.redis_client import RedisDown, Server
+
+GROUP = b"w"
+_READ = load("read")
+_PAUSE_SECONDS = 0.05  # after a blocking read that failed, so that no loop runs hot
+log = telemetry.get_logger("streams")
+
+
+class Ref(NamedTuple):
+    """A hint that a task may be claimed. `stream` and `entry` say where it is to be given back."""
+
+    id: UUID
+    stream: str
+    entry: bytes
+
+
+class Seat:
+    """One connection on which one blocking read waits; it is never cut short, only woken, so that nothing is lost."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._connection: Any = None
+        self._number = 0
+        self._waiting: asyncio.Task[list[Ref]] | None = None
+
+    def start(self, consumer: str, keys: Sequence[str], count: int, block_ms: int) -> "asyncio.Task[list[Ref]]":
+        """Begin to wait, or go on waiting when an earlier read was abandoned by its caller."""
+        if self._waiting is None:
+            self._waiting = asyncio.create_task(self._block(consumer, keys, count, block_ms))
+        return self._waiting
+
+    async def stop(self) -> list[Ref]:
+        """Wake the blocking read, if there is one, and return what it had already been given."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return []
+        if not waiting.done():
+            try:
+                await self._server.call(lambda client: client.client_unblock(self._number))
+                await asyncio.wait({waiting}, timeout=1.0)
+            except (RedisDown, failure.RedisError):
+                pass
+            if not waiting.done():
+                waiting.cancel()
+                await asyncio.wait({waiting})
+        return [] if waiting.cancelled() or waiting.exception() else waiting.result()
+
+    async def aclose(self) -> None:
+        """Stop waiting and hang up; what was given meanwhile goes back to others by the leader's sweep."""
+        await self.stop()
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(failure.RedisError, OSError):
+                await connection.disconnect(nowait=True)
+
+    async def _block(self, consumer: str, keys: Sequence[str], count: int, block_ms: int) -> list[Ref]:
+        try:
+            if self._connection is None:
+                await self._server.call(self._connect)
+            await self._connection.send_command(
+                "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms,
+                "STREAMS", *keys, *[">"] * len(keys),
+            )  # fmt: skip
+            answer = await self._connection.read_response(timeout=block_ms / 1000 + 1)
+        except RedisDown:
+            return []
+        except failure.ResponseError:  # NOGROUP, UNBLOCKED: the next read makes the group again
+            await clock.system.sleep(_PAUSE_SECONDS)
+            return []
+        except (failure.RedisError, OSError, TimeoutError):
+            self._server.breaker.failed()
+            await self._hang_up()
+            return []
+        except asyncio.CancelledError:
+            await self._hang_up()  # its answer would be taken for the next one's
+            raise
+        return [
+            Ref(UUID(bytes=fields[1]), stream.decode(), entry)
+            for stream, entries in answer or ()
+            for entry, fields in entries
+            if fields and len(fields[1]) == 16  # noqa: PLR2004 - a UUID
+        ]
+
+    async def _connect(self, client: Any) -> None:
+        connection = client.connection_pool.make_connection()
+        await connection.connect()
+        await connection.send_command("CLIENT", "ID")
+        self._number = int(await connection.read_response())
+        self._connection = connection
+
+
+class Reader:
+    """One lane's eyes: made once for a worker id and a lane, asked again and again."""
+
+    def __init__(
+        self, high: Server, low: Server, *, worker: UUID, lane: Lane, queues: Sequence[str], types: Iterable[str]
+    ) -> None:
+        self.digest = digest(types)
+        self._consumer = worker.hex
+        self._field = f"{worker}:{lane.value}"
+        self._queues = list(queues)
+        self._servers = [high] if high is low else [high, low]
+        self._seats = {server.level: Seat(server) for server in self._servers}
+        self._turn = 0
+        self._spill: list[Ref] = []
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a server did not work just now: then poll PostgreSQL as well, about once a second."""
+        return any(not server.usable for server in self._servers)
+
+    async def read(self, *, count: int, want: int, block_ms: int = 1000, ack: Sequence[Ref] = ()) -> list[Ref]:
+        """Give back `ack`, say that this lane wants `want` references, and return up to `count` of them or a few more.
+
+        With nothing there it waits up to `block_ms`. References beyond what the caller can use now are the caller's
+        to keep. Raises RedisDown when no server can be asked; one of two being down only shows in `degraded`.
+        """
+        found, self._spill = self._spill, []
+        for seat in self._seats.values():
+            found += await seat.stop()
+        found += await self._take(max(count - len(found), 0), want, ack)
+        if found or block_ms <= 0 or count <= 0:
+            return found
+        return await self._wait(count, block_ms)
+
+    async def ack(self, refs: Sequence[Ref]) -> None:
+        """Give references back without reading: before leaving. Never raises."""
+        for server in self._servers:
+            await self._ack_plainly(server, self._acks(server, refs))
+
+    async def report(self, want: int) -> None:
+        """Say how many references this lane wants, without reading: 0 when its last slot is taken. Never raises."""
+        with suppress(RedisDown, failure.RedisError):
+            await self._servers[-1].call(lambda client: client.hset("tf:free", self._field, self._said(want)))
+
+    async def aclose(self) -> None:
+        """Stop waiting, say that nothing is wanted any more."""
+        for seat in self._seats.values():
+            await seat.aclose()
+        with suppress(RedisDown, failure.RedisError):
+            await self._servers[-1].call(lambda client: client.hdel("tf:free", self._field))
+
+    def _said(self, want: int) -> str:
+        # The counter tells the leader an old word from a new one: a lane that is stuck or cut off wants nothing.
+        self._turn += 1
+        return f"{want}:{self._turn}"
+
+    def _streams(self, server: Server) -> list[str]:
+        """Return the streams on `server`: by priority, the queues of one priority in turn."""
+        first = self._turn % max(len(self._queues), 1)
+        queues = self._queues[first:] + self._queues[:first]
+        return [
+            stream_key(queue, priority, self.digest)
+            for priority in URGENCY
+            if self._home(priority) is server
+            for queue in queues
+        ]
+
+    def _home(self, priority: PriorityType) -> Server:
+        return self._servers[0] if priority is PriorityType.HIGH else self._servers[-1]
+
+    async def _take(self, count: int, want: int, ack: Sequence[Ref]) -> list[Ref]:
+        found: list[Ref] = []
+        broken: RedisDown | None = None
+        for server in self._servers:
+            said = self._said(want) if server is self._servers[-1] else ""
+            acks = self._acks(server, ack)
+            try:
+                found += await self._ask(server, count - len(found), said, acks)
+            except RedisDown as error:
+                broken = error
+                if not server.breaker.open:  # it answers, but has no memory for a script: taking away still works
+                    await self._ack_plainly(server, acks)
+        if broken is not None and not found and not any(server.usable for server in self._servers):
+            raise broken
+        return found
+
+    async def _ask(self, server: Server, count: int, said: str, acks: dict[str, list[bytes]]) -> list[Ref]:
+        if count <= 0 and not said and not acks:
+            return []
+        keys = self._streams(server) if count > 0 else []
+        args: list[Any] = [self._consumer, count, self._field if said else "", said, len(acks)]
+        for stream, entries in acks.items():
+            args += (stream, b" ".join(entries))
+        answer = await server.run(_READ, keys, args)
+        found: list[Ref] = []
+        for at in range(0, len(answer), 3):
+            key, ids = keys[answer[at] - 1], answer[at + 1]
+            found += [
+                Ref(UUID(bytes=ids[16 * row : 16 * row + 16]), key, entry)
+                for row, entry in enumerate(answer[at + 2].split())
+            ]
+        return found
+
+    def _acks(self, server: Server, refs: Sequence[Ref]) -> dict[str, list[bytes]]:
+        grouped: dict[str, list[bytes]] = defaultdict(list)
+        for ref in refs:
+            grouped[ref.stream].append(ref.entry)
+        if len(self._servers) == 1:
+            return grouped
+        high = f"tf:s:{PriorityType.HIGH.value}:"
+        return {key: entries for key, entries in grouped.items() if key.startswith(high) == (server.level == "high")}
+
+    async def _ack_plainly(self, server: Server, acks: dict[str, list[bytes]]) -> None:
+        async def ask(client: Any) -> None:
+            pipe = client.pipeline(transaction=False)
+            for key, entries in acks.items():
+                pipe.xack(key, GROUP, *entries)
+                pipe.xdel(key, *entries)
+            await pipe.execute(raise_on_error=False)
+
+        if acks:
+            with suppress(RedisDown, failure.RedisError):
+                await server.call(ask)
+
+    async def _wait(self, count: int, block_ms: int) -> list[Ref]:
+        """Wait on all servers until one has something; both waits end by themselves after `block_ms`."""
+        pending = {
+            self._seats[server.level].start(self._consumer, self._streams(server), count, block_ms)
+            for server in self._servers
+            if server.usable
+        }
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.result() for task in done):
+                break
+        found: list[Ref] = []
+        for seat in self._seats.values():
+            found += await seat.stop()
+        return found
