@@ -1,0 +1,1 @@
+"""The worker: claims tasks, runs them in child processes, reports what happened."""

@@ -1,0 +1,71 @@
+"""What the children can run: the definitions they announced, and what follows from them for one task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from core.domain.ordering import Lane
+from core.domain.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from core.domain.task import Claimed
+    from taskflow_queue.protocol import Definition
+
+
+class Catalogue:
+    """Definitions by name. `edition` grows when a child announces something else than those before it."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, Definition] = {}
+        self._policies: dict[tuple[str, int | None], RetryPolicy] = {}
+        self.edition = 0
+
+    def learn(self, definitions: Iterable[Definition]) -> bool:
+        """Take over what a child announced; True when it is news."""
+        said = {definition.name: definition for definition in definitions}
+        if said == self._definitions and self.edition:
+            return False
+        self._definitions = said
+        self._policies = {}
+        self.edition += 1
+        return True
+
+    def types(self, lane: Lane) -> tuple[str, ...]:
+        """The types of one lane, sorted."""
+        wanted = lane is Lane.ASYNC
+        return tuple(sorted(name for name, one in self._definitions.items() if one.is_async is wanted))
+
+    def is_async(self, name: str) -> bool:
+        """Whether a type runs on the loop of a child."""
+        one = self._definitions.get(name)
+        return one is not None and one.is_async
+
+    def queues(self, chosen: Sequence[str]) -> tuple[str, ...]:
+        """The queues to read: the chosen ones, else those of the definitions and the default one."""
+        return tuple(chosen) or tuple(sorted({"default", *(one.queue for one in self._definitions.values())}))
+
+    def limits(self, task: Claimed) -> tuple[float | None, float | None]:
+        """The hard and the soft limit of a task in seconds; a hard limit of its own overrules its definition's."""
+        one = self._definitions.get(task.type)
+        own = task.timeout_seconds
+        hard = own if own is not None else one.timeout if one else None
+        soft = one.soft_timeout if one else None
+        return hard or None, soft if soft and (not hard or soft < hard) else None
+
+    def policy(self, task: Claimed) -> RetryPolicy:
+        """How a task is retried; its own number of attempts overrules its definition's."""
+        key = task.type, task.max_attempts
+        found = self._policies.get(key)
+        if found is None:
+            found = self._policies[key] = self._policy(*key)
+        return found
+
+    def _policy(self, name: str, own: int | None) -> RetryPolicy:
+        one = self._definitions.get(name)
+        policy = RetryPolicy()
+        if one is not None:
+            policy = RetryPolicy(max_attempts=one.max_attempts, initial=one.initial, factor=one.factor, cap=one.cap)
+        return policy if own is None else replace(policy, max_attempts=own)

@@ -1,0 +1,249 @@
+"""One child process: started, spoken to, and ended. It runs user code; nothing it does or says is trusted.
+
+Owns the process and its frames. Who is put into it is children.py's; what its death means is supervisor.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from core import clock
+from core.domain.ordering import Lane
+from taskflow_queue import protocol as wire
+
+if TYPE_CHECKING:
+    from services.worker.holding import Job, Key
+
+_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TMPDIR")
+_PASS: Final = "TASKFLOW_WORKER_PASS_ENV"  # noqa: S105 - names of variables, no secret
+_LAST_WORDS: Final = 0.5  # seconds for what a dead child still has in its socket, when a process of its holds it open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSettings:
+    """How children are made."""
+
+    python: str
+    modules: tuple[str, ...]
+    slots: int
+    memory_mb: int = 0
+
+
+class Watcher(Protocol):
+    """Who is told what a child says, and that it died."""
+
+    def sent(self, jobs: list[Job]) -> None:
+        """Tasks were sent to a child: from now on they run."""
+        ...
+
+    def heard(self, child: Child, messages: list[wire.ToSupervisor]) -> None:
+        """Messages arrived."""
+        ...
+
+    def died(self, child: Child) -> None:
+        """It is gone, and everything it had said was heard."""
+        ...
+
+
+def environment() -> dict[str, str]:
+    """Return what a child may see: no secret, unless TASKFLOW_WORKER_PASS_ENV names it."""
+    mine = os.environ  # noqa: TID251 - this hands the environment on; it reads no setting
+    names = {*_INHERITED, *(name.strip() for name in mine.get(_PASS, "").split(","))}
+    return {name: mine[name] for name in names if name in mine}
+
+
+class Child(asyncio.Protocol):
+    """A process and the socket to it. `open` is whether it may be given more; `jobs` is what was sent and not ended."""
+
+    _watcher: Watcher
+
+    def __init__(self, settings: ChildSettings) -> None:
+        self._settings = settings
+        self.jobs: dict[Key, Job] = {}
+        self.counts = dict.fromkeys(Lane, 0)
+        self.ready = False
+        self.open = True
+        self.killed_for = ""  # why the supervisor killed it, if it did
+        self.broken: str | None = None  # what it said when its modules could not be imported
+        self.status: int | None = None  # as waitpid has it: negative is a signal
+        self.born = clock.monotonic()
+        self._decoder = wire.SupervisorDecoder()
+        self._transport: asyncio.WriteTransport | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._exit = -1
+        self._heard_all = False
+        self._pings = 0
+        self._pongs = 0
+
+    # ── life ──
+
+    def start(self) -> socket.socket:
+        """Start the process. It imports while the caller does something else; `attach` opens the ear for it."""
+        ours, theirs = socket.socketpair()
+        variables = environment() | {
+            wire.FD_VARIABLE: str(theirs.fileno()),
+            wire.PARENT_VARIABLE: str(os.getpid()),
+            wire.MEMORY_VARIABLE: str(self._settings.memory_mb),
+        }
+        with theirs:
+            self._process = subprocess.Popen(
+                [self._settings.python, "-u", "-m", "taskflow_queue.runner"],
+                env=variables,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+            )
+        ours.sendall(wire.encode([wire.Hello(wire.VERSION, list(self._settings.modules), self._settings.slots)]))
+        ours.settimeout(0)
+        return ours
+
+    async def attach(self, ours: socket.socket, watcher: Watcher) -> None:
+        """Listen to the socket, and to the end of the process."""
+        self._watcher = watcher
+        loop = asyncio.get_running_loop()
+        self._exit = os.pidfd_open(self.pid)
+        loop.add_reader(self._exit, self._exited)
+        await loop.connect_accepted_socket(lambda: self, ours)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self.status is None
+
+    def kill(self, why: str) -> None:
+        """End it now, with every process it has started in its session."""
+        self.open = False
+        self.killed_for = self.killed_for or why
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def nudge(self) -> None:
+        """Send SIGTERM: its sync task is interrupted if it was asked to stop before, nothing else is."""
+        if self.alive and self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def _exited(self) -> None:
+        """Reap it. Its process group goes first, while its number cannot belong to anybody else."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._exit)
+        os.close(self._exit)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.open = False
+        self.status = self._process.wait() if self._process else 0
+        if self._heard_all:
+            self._watcher.died(self)
+        elif self._transport is not None:
+            loop.call_later(_LAST_WORDS, self._transport.abort)
+
+    # ── the socket ──
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way to it."""
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on what it says; one that does not keep to the protocol is ended."""
+        try:
+            messages = self._decoder.feed(data)
+        except wire.FrameError:
+            self.kill("protocol")
+            return
+        for message in messages:
+            if isinstance(message, wire.Pong):
+                self._pongs = max(self._pongs, message.n)
+        self._watcher.heard(self, messages)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """All is heard; a process that closed its socket and lives on is of no use."""
+        self._heard_all = True
+        if self.status is None:
+            # Exiting by itself just now, or not: the kill changes nothing for the first.
+            asyncio.get_running_loop().call_later(_LAST_WORDS, self._end_silent)
+        else:
+            self._watcher.died(self)
+
+    def _end_silent(self) -> None:
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def send(self, messages: list[wire.ToChild]) -> None:
+        """Say it; to a dead one it is said in vain."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(wire.encode(messages))
+
+    # ── what is in it ──
+
+    def put(self, jobs: list[Job]) -> None:
+        """Send tasks to it."""
+        now = clock.monotonic()
+        messages: list[Any] = []
+        for job in jobs:
+            job.child = self
+            job.begun = now
+            self.jobs[job.key] = job
+            self.counts[job.lane] += 1
+            messages.append(_run(job))
+        self.send(messages)
+        self._watcher.sent(jobs)
+
+    def take(self, job: Job) -> None:
+        """Note that a task is not in it any more, as far as this worker is concerned."""
+        if self.jobs.pop(job.key, None) is not None:
+            self.counts[job.lane] -= 1
+
+    def cancel(self, jobs: list[Job]) -> None:
+        """Ask tasks to stop."""
+        self.send([wire.Cancel(*job.key) for job in jobs])
+
+    def ping(self) -> int:
+        """Ask whether its loop is free; see `answered`."""
+        self._pings += 1
+        self.send([wire.Ping(self._pings)])
+        return self._pings
+
+    def answered(self, ping: int) -> bool:
+        """Whether it answered that ping, or a later one."""
+        return self._pongs >= ping
+
+    def stop(self) -> None:
+        """Let it exit when it is idle."""
+        self.open = False
+        self.killed_for = self.killed_for or "idle"
+        self.send([wire.Stop()])
+
+    def room(self, lane: Lane) -> int:
+        """How many more of a lane it may be given now."""
+        if not (self.ready and self.open):
+            return 0
+        return (1 if lane is Lane.SYNC else self._settings.slots) - self.counts[lane]
+
+
+def _run(job: Job) -> wire.Run:
+    task = job.task
+    return wire.Run(
+        task.id.bytes,
+        task.attempt,
+        task.type,
+        task.payload.encode(),
+        job.timeout,
+        job.soft_timeout,
+        task.queue,
+        task.priority.value,
+        task.retry_count,
+        task.created_at.isoformat(),
+    )

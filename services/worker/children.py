@@ -1,0 +1,209 @@
+"""The children of this worker: how many there are, which task goes into which, and who replaces a dead one.
+
+Shared children run anything. A task under suspicion goes into one of at most two dedicated children, in no larger
+company than it may have; it waits here until there is room. What a death means is not decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Final
+
+from core import clock, telemetry
+from core.domain.ordering import Lane
+from services.worker.child import Child, ChildSettings
+from services.worker.memory import resident_bytes
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Coroutine, Iterable, Iterator
+
+    from services.worker.child import Watcher
+    from services.worker.holding import Job
+
+MOST_DEDICATED: Final = 2
+BROKEN_SECONDS: Final = 5.0  # before modules that could not be imported are tried again
+NEIGHBOUR_SECONDS: Final = 30.0  # how long the neighbours of a stuck task may still run
+_LOOK_SECONDS: Final = 0.2
+_MEGABYTE: Final = 1024 * 1024
+log = telemetry.get_logger("worker.children")
+
+
+class Children:
+    """All processes of this worker, by what they are for."""
+
+    _watcher: Watcher
+
+    def __init__(self, settings: ChildSettings, *, count: int) -> None:
+        self._settings = settings
+        self.count = count
+        self.shared: list[Child] = []
+        self.dedicated: list[Child] = []
+        self.leaving: list[Child] = []  # closed, and not dead yet
+        self.waiting: dict[Lane, deque[Job]] = {lane: deque() for lane in Lane}
+        self.suspects: deque[Job] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._said_broken = ""
+        self._closed = False
+
+    # ── life ──
+
+    async def attach_first(self, started: list[tuple[Child, socket.socket]], watcher: Watcher) -> None:
+        """Listen to those that were started before there was a loop, and watch what children use."""
+        self._watcher = watcher
+        for child, end in started:
+            self.shared.append(child)
+            await child.attach(end, watcher)
+        if self._settings.memory_mb:
+            self._spawn(self._watch_memory())
+
+    def close(self) -> None:
+        """Kill them all, now, and replace none."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        for child in self:
+            child.kill("close")
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter([*self.shared, *self.dedicated, *self.leaving])
+
+    def _add(self, group: list[Child]) -> None:
+        child = Child(self._settings)
+        group.append(child)
+        self._spawn(child.attach(child.start(), self._watcher))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def condemn(self, child: Child, why: str) -> None:
+        """Give it nothing more and replace it; it is killed when its neighbours have ended, or have had their time."""
+        child.killed_for = child.killed_for or why
+        child.open = False
+        self._part_with(child)
+        if child.jobs:
+            asyncio.get_running_loop().call_later(NEIGHBOUR_SECONDS, child.kill, why)
+        else:
+            child.kill(why)
+
+    def settled(self, child: Child) -> None:
+        """Note that tasks in it ended: one that was condemned and is empty now goes at once."""
+        if not child.open and not child.jobs and child.alive and child.killed_for != "idle":
+            child.kill("empty")
+
+    def gone(self, child: Child) -> None:
+        """Note a death, and make a replacement where one is needed."""
+        if child.broken is not None:
+            self._tell_broken(child.broken)
+        self._part_with(child, pause=BROKEN_SECONDS if child.broken is not None or not child.ready else 0.0)
+        if child in self.leaving:
+            self.leaving.remove(child)
+
+    def _part_with(self, child: Child, pause: float = 0.0) -> None:
+        """Move it out of the way; its place is taken by a new one."""
+        if child in self.shared:
+            self.shared.remove(child)
+            if not self._closed:
+                asyncio.get_running_loop().call_later(pause, self._replace)
+        elif child in self.dedicated:
+            self.dedicated.remove(child)
+            if pause and not self._closed:  # it could not even start: those who wait try again later
+                asyncio.get_running_loop().call_later(pause, self.pump)
+        if child.alive and child not in self.leaving:
+            self.leaving.append(child)
+
+    def _replace(self) -> None:
+        if not self._closed and len(self.shared) < self.count:
+            self._add(self.shared)
+
+    def _tell_broken(self, message: str) -> None:
+        level = log.debug if message == self._said_broken else log.error
+        self._said_broken = message
+        level("modules cannot be imported; the worker tries again every few seconds", traceback=message)
+
+    # ── who goes where ──
+
+    def free(self, lane: Lane) -> int:
+        """How many more tasks of a lane may be claimed: free places, less those already promised."""
+        places = sum(child.room(lane) for child in self.shared)
+        promised = len(self.waiting[lane]) + sum(1 for job in self.suspects if job.lane is lane)
+        return max(places - promised - sum(child.counts[lane] for child in self.dedicated), 0)
+
+    def place(self, jobs: Iterable[Job]) -> None:
+        """Send tasks to children, one frame a child; what finds no room waits for the next child that is ready."""
+        for job in jobs:
+            if job.task.isolation:
+                self.suspects.append(job)
+            else:
+                self.waiting[job.lane].append(job)
+        self.pump()
+
+    def pump(self) -> None:
+        """Place what waits, as far as there is room."""
+        if self._closed:
+            return
+        shares: dict[Child, list[Job]] = defaultdict(list)
+        for lane, waiting in self.waiting.items():
+            if waiting:
+                _share_out(self.shared, lane, waiting, shares)
+        for child, share in shares.items():
+            child.put(share)
+        if self.suspects or self.dedicated:
+            self._place_suspects()
+
+    def drop(self, job: Job) -> None:
+        """Take a task out, wherever it is."""
+        if job.child is not None:
+            job.child.take(job)
+            return
+        for queue in (self.waiting[job.lane], self.suspects):
+            if job in queue:
+                queue.remove(job)
+
+    def _place_suspects(self) -> None:
+        for job in list(self.suspects):
+            child = next((child for child in self.dedicated if _fits(child, job)), None)
+            if child is not None:
+                self.suspects.remove(job)
+                child.put([job])
+        starting = any(child.open and not child.ready for child in self.dedicated)
+        if self.suspects and not starting and len(self.dedicated) < MOST_DEDICATED:
+            self._add(self.dedicated)
+        for child in list(self.dedicated):
+            if not self.suspects and child.ready and not child.jobs:
+                self.dedicated.remove(child)
+                self.leaving.append(child)
+                child.stop()
+
+    async def _watch_memory(self) -> None:
+        most = self._settings.memory_mb * _MEGABYTE
+        while True:
+            for child in self:
+                if child.alive and resident_bytes(child.pid) > most:
+                    child.kill("memory")
+            await clock.system.sleep(_LOOK_SECONDS)
+
+
+def _fits(child: Child, job: Job) -> bool:
+    """Whether a suspect may join a dedicated child: nobody there may get more company than allowed."""
+    if child.room(job.lane) < 1:
+        return False
+    company = len(child.jobs) + 1
+    return company <= job.task.isolation and all(company <= other.task.isolation for other in child.jobs.values())
+
+
+def _share_out(children: list[Child], lane: Lane, waiting: deque[Job], shares: dict[Child, list[Job]]) -> None:
+    """Deal tasks out, always to the least busy child; one with a sync task in it comes last for async ones."""
+    room = {child: child.room(lane) for child in children}
+    rooms = [child for child, places in room.items() if places > 0]
+    load = {child: sum(child.counts.values()) + 50 * child.counts[Lane.SYNC] for child in rooms}
+    while waiting and rooms:
+        child = min(rooms, key=load.__getitem__)
+        shares[child].append(waiting.popleft())
+        load[child] += 1
+        room[child] -= 1
+        if not room[child]:
+            rooms.remove(child)

@@ -1,0 +1,82 @@
+"""Leaving: nothing new, what runs may end, what does not is asked to stop, the rest is given back uncharged."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from core import clock, telemetry
+from core import queue_manager as queue
+from core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from core.pool import Database
+    from services.worker.finishing import Finisher
+    from services.worker.holding import Holding
+    from services.worker.supervisor import Supervisor
+
+_STOP_SECONDS: Final = 3.0  # what handlers have to end after they were asked to
+_RECORD_SECONDS: Final = 10.0  # what PostgreSQL has to take the last endings
+_LOOK_SECONDS: Final = 0.05
+log = telemetry.get_logger("worker.draining")
+
+
+class Drain:
+    """The way out of a worker. `hurry` skips the patience."""
+
+    def __init__(self, database: Database, holding: Holding, supervisor: Supervisor, finisher: Finisher) -> None:
+        self._database = database
+        self._holding = holding
+        self._supervisor = supervisor
+        self._finisher = finisher
+        self._hurry = asyncio.Event()
+
+    def hurry(self) -> None:
+        """Give everything back now."""
+        self._hurry.set()
+
+    async def cordon(self, worker: UUID) -> None:
+        """Say that this worker takes nothing more; when PostgreSQL is away it does so all the same."""
+        try:
+            async with self._database.connection() as tx:
+                await queue.drain_worker(tx, worker)
+        except Unavailable as away:
+            log.warning("PostgreSQL does not know of this drain yet", error=str(away))
+
+    async def empty(self, seconds: float) -> None:
+        """Let what runs end for so long, then ask, then release; return when PostgreSQL knows of it all."""
+        log.info("draining", running=len(self._holding.jobs), seconds=seconds)
+        await self._until(lambda: not self._holding.jobs and not self._holding.claims, seconds)
+        if self._holding.jobs:
+            log.info("asking what still runs to stop", running=len(self._holding.jobs))
+            jobs = list(self._holding.jobs.values())
+            self._supervisor.cancel(jobs, asked="drain")
+            self._supervisor.interrupt(jobs)
+            await self._until(lambda: not self._holding.jobs, _STOP_SECONDS)
+        left = list(self._holding.jobs.values())
+        if left:
+            log.info("giving the rest back", tasks=[str(job.task.id) for job in left][:10])
+            self._supervisor.release(left)
+        try:
+            async with asyncio.timeout(_RECORD_SECONDS):
+                await self._finisher.flushed()
+        except TimeoutError:
+            log.warning(
+                "PostgreSQL did not take the last endings: these tasks are rescued", held=len(self._holding.ending)
+            )
+
+    async def retire(self, worker: UUID) -> None:
+        """Say good-bye; without it the leader finds out by the beat that stands still."""
+        try:
+            async with self._database.connection() as tx:
+                await queue.retire_worker(tx, worker)
+        except Unavailable as away:
+            log.warning("PostgreSQL could not be told that this worker has gone", error=str(away))
+
+    async def _until(self, true: Callable[[], bool], seconds: float) -> None:
+        end = clock.monotonic() + seconds
+        while not true() and clock.monotonic() < end and not self._hurry.is_set():
+            await clock.system.sleep(_LOOK_SECONDS)

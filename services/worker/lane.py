@@ -1,0 +1,217 @@
+"""Intake: a lane takes as many tasks as it has free slots, and never more.
+
+References from Redis come first, in their order; PostgreSQL is polled when Redis is away, and now and then anyway,
+because a reference is only a hint. Where the two lanes meet (a task that wants the whole worker) is solo.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from core import clock, telemetry
+from core import queue_manager as queue
+from core.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from core.domain.ordering import Lane
+    from core.domain.task import Claimed
+    from core.pool import Database
+    from core.reading import Reader, Ref
+    from services.worker.claiming import Claimer
+    from services.worker.solo import Solo
+
+_SHORTEST_POLL: Final = 0.2
+_LONGEST_POLL: Final = 1.0
+_SAFETY_POLL: Final = 5.0  # with Redis there, and nothing coming from it
+_FULL_SECONDS: Final = 0.1  # full for so long, the leader is told that nothing is wanted
+_REFUSED_SECONDS: Final = 5.0  # how long a poll passes over what a claim just refused
+_MOST_ASKED: Final = 2000
+log = telemetry.get_logger("worker.lane")
+
+
+@dataclass(slots=True, kw_only=True)
+class Sources:
+    """Where a lane finds work: the queues and types it reads, and a reader of references when there is Redis."""
+
+    queues: tuple[str, ...]
+    types: tuple[str, ...]
+    reader: Reader | None = None
+
+
+class Intake:
+    """One lane's loop: find, claim, hand over, again."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        database: Database,
+        claimer: Claimer,
+        solo: Solo,
+        *,
+        free: Callable[[], int],
+        run: Callable[[list[Claimed]], None],
+    ) -> None:
+        """`free` says how many tasks may be claimed now, 0 while intake is shut; `run` takes them."""
+        self._lane = lane
+        self._database = database
+        self._claimer = claimer
+        self._solo = solo
+        self._free = free
+        self._run = run
+        self.sources: Sources | None = None
+        self.room = asyncio.Event()
+        self._kept: deque[Ref] = deque()  # references beyond the slots that were free
+        self._again: set[UUID] = set()  # waited once already
+        self._acks: list[Ref] = []
+        self._refused: dict[UUID, float] = {}
+        self._pause = _SHORTEST_POLL
+        self._polled = 0.0
+        self._recent: deque[tuple[float, int]] = deque()
+
+    async def serve(self) -> None:
+        """Take work, for ever."""
+        while True:
+            if (sources := self.sources) is None or not sources.types:
+                await self._wait(None)
+            elif (free := self._free()) <= 0:
+                await self._full(sources)
+            else:
+                try:
+                    await self._turn(sources, free)
+                except Unavailable:  # the claim's or the poll's; what was read is hinted again by the leader
+                    await self._wait(_LONGEST_POLL * (0.5 + clock.rand()))
+
+    async def leave(self) -> None:
+        """Give the references back and stop reading: before the worker goes."""
+        sources, self.sources = self.sources, None
+        if sources is not None and sources.reader is not None:
+            await sources.reader.ack([*self._acks, *self._kept])
+            await sources.reader.aclose()
+
+    async def _turn(self, sources: Sources, free: int) -> None:
+        refs = await self._read(sources, free)
+        if refs:
+            claimed = await self._claim([ref.id for ref in refs], sources)
+            self._settle(refs, {task.id for task in claimed})
+            if claimed:
+                return
+        if self._due(sources):
+            await self._poll(sources, self._free())
+        elif not refs and (sources.reader is None or sources.reader.degraded):
+            await self._wait(self._pause)
+
+    # ── references ──
+
+    async def _read(self, sources: Sources, free: int) -> list[Ref]:
+        if sources.reader is None:
+            return []
+        if len(self._kept) < free:
+            acks, self._acks = self._acks, []
+            block = 1000 if not self._kept and not self._due(sources) else 0
+            with contextlib.suppress(Unavailable):
+                self._kept.extend(
+                    await sources.reader.read(
+                        count=free - len(self._kept), want=self._want(free), block_ms=block, ack=acks
+                    )
+                )
+        free = min(free, max(self._free(), 0))  # others may have taken slots while this waited
+        return [self._kept.popleft() for _ in range(min(free, len(self._kept)))]
+
+    def _settle(self, refs: list[Ref], claimed: set[UUID]) -> None:
+        """Give references back, except those that are worth one more try."""
+        for ref in refs:
+            if ref.id not in claimed and ref.id in self._again:
+                self._kept.append(ref)
+            else:
+                self._acks.append(ref)
+        if claimed:
+            now = clock.monotonic()
+            self._recent.append((now, len(claimed)))
+
+    def _want(self, free: int) -> int:
+        """What the lane would take now: its free slots, or what it took in the last moment when that is more."""
+        since = clock.monotonic() - _FULL_SECONDS
+        while self._recent and self._recent[0][0] < since:
+            self._recent.popleft()
+        return max(free, sum(number for _, number in self._recent))
+
+    async def _full(self, sources: Sources) -> None:
+        """Wait for a slot; full for a while, tell the leader and give back what is done with."""
+        if await self._wait(_FULL_SECONDS) or sources.reader is None:
+            return
+        if self._free() <= 0:
+            acks, self._acks = self._acks, []
+            await sources.reader.report(0)
+            if acks:
+                await sources.reader.ack(acks)
+            await self._wait(None)
+
+    # ── polling ──
+
+    def _due(self, sources: Sources) -> bool:
+        """Whether PostgreSQL is to be asked for work now."""
+        since = clock.monotonic() - self._polled
+        if sources.reader is None:
+            return since >= self._pause
+        return since >= (_LONGEST_POLL if sources.reader.degraded else _SAFETY_POLL)
+
+    async def _poll(self, sources: Sources, free: int) -> None:
+        self._polled = clock.monotonic()
+        if free <= 0:
+            return
+        self._refused = {one: until for one, until in self._refused.items() if until > self._polled}
+        asked = min(free + len(self._refused), _MOST_ASKED)
+        async with self._database.connection() as tx:
+            found = await queue.poll(tx, queues=sources.queues, types=sources.types, limit=asked)
+        ids = [row.id for row in found if row.id not in self._refused][: self._free()]
+        claimed = await self._claim(ids, sources) if ids else []
+        if claimed or len(found) == asked:  # there may be more, or another worker was quicker
+            self._pause, self._polled = _SHORTEST_POLL, 0.0 if claimed else self._polled
+        else:
+            self._pause = min(self._pause * 1.5, _LONGEST_POLL)
+
+    # ── claiming ──
+
+    async def _claim(self, ids: list[UUID], sources: Sources) -> list[Claimed]:
+        claimed = await self._claimer.claim(ids, sources.types)
+        if claimed:
+            self._run(claimed)
+        if len(claimed) < len(ids):
+            got = {task.id for task in claimed}
+            await self._explain([one for one in ids if one not in got], sources)
+        else:
+            self._again.clear()
+        return claimed
+
+    async def _explain(self, ids: list[UUID], sources: Sources) -> None:
+        """Tell what is gone from what was only locked, which gets one more try; note who wants the whole worker."""
+        again: set[UUID] = set()
+        for task, why in (await self._claimer.unclaimed(ids, sources.types)).items():
+            match why:
+                case queue.Why.WAITING if task not in self._again:
+                    again.add(task)
+                case queue.Why.SOLO:
+                    self._solo.wish(task, sources.types)
+                    self._refused[task] = clock.monotonic() + _REFUSED_SECONDS
+                case queue.Why.REFUSED:
+                    self._refused[task] = clock.monotonic() + _REFUSED_SECONDS
+                case queue.Why.WAITING | queue.Why.GONE:
+                    pass
+        self._again = again
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Wait until there may be room, at most so long; True when there may."""
+        self.room.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.room.wait()
+        except TimeoutError:
+            return False
+        return True

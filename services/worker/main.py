@@ -1,0 +1,66 @@
+"""The worker's entry point: `python -I -u -m services.worker.main`. Wiring only.
+
+The children are started before anything heavy is imported here: they import the user's modules meanwhile.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from core.config import require, settings
+from core.errors import SettingError, TaskFlowError
+from services.worker.child import Child, ChildSettings
+
+_NEEDED: Final = (
+    "database_url",
+    "worker_modules",
+    "worker_children",
+    "worker_slots",
+    "worker_memory_mb",
+    "worker_queues",
+    "worker_drain_seconds",
+    "heartbeat_interval_seconds",
+    "metrics_port",
+    "log_level",
+    "redis",
+)
+
+
+def _check() -> None:
+    """Complain before anything is started."""
+    require(*_NEEDED)
+    if not settings.worker_modules:
+        raise SettingError("TASKFLOW_WORKER_MODULES is not set", fix="name the modules that define your tasks")
+
+
+def _work() -> None:
+    made = ChildSettings(
+        python=settings.worker_python,
+        modules=settings.worker_modules,
+        slots=settings.worker_slots,
+        memory_mb=settings.worker_memory_mb,
+    )
+    first = [Child(made) for _ in range(settings.worker_children)]
+    started = [(child, child.start()) for child in first]
+    from services.worker.wiring import work  # noqa: PLC0415 - heavy, so after the children have begun
+
+    work(made, started)
+
+
+def main() -> int:
+    """Work until SIGTERM; 0 after a drain, 1 when the modules cannot be imported, 2 for a wrong setting."""
+    try:
+        _check()
+        _work()
+    except SettingError as wrong:
+        print(wrong, file=sys.stderr)  # noqa: T201 - one line, for a person
+        return 2
+    except TaskFlowError as broken:
+        print(broken, file=sys.stderr)  # noqa: T201 - for a person as well
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""The middle of the worker: claimed tasks go to children, their ends go to the finisher.
+
+The hot path is `run` and `heard`: each takes whatever came in one turn of the loop, and makes no task and no await
+of its own. Everything that a child may do wrong comes out here as an outcome.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+from typing import TYPE_CHECKING
+
+from core import clock, telemetry
+from core.domain.ordering import Lane
+from services.worker.charging import ErrorInfo, Kind, Outcome, charge
+from services.worker.holding import Holding, Job
+from services.worker.limits import OVERTIME_SECONDS, Limits, Stage
+from services.worker.memory import OomCounter
+from taskflow_queue import protocol as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from core.domain.task import Claimed, Ending
+    from services.worker.catalogue import Catalogue
+    from services.worker.child import Child
+    from services.worker.children import Children
+
+log = telemetry.get_logger("worker")
+_KINDS = {kind.value: kind for kind in Kind}
+ABANDONED = "abandoned"  # who asked a job to stop, when it is not this worker's any more
+
+
+class Supervisor:
+    """What happens to a task between its claim and its end."""
+
+    def __init__(
+        self, holding: Holding, catalogue: Catalogue, put: Callable[[list[Ending]], None], children: Children
+    ) -> None:
+        """`put` takes endings to be recorded."""
+        self.children = children
+        self._holding = holding
+        self._catalogue = catalogue
+        self._put = put
+        self._limits = Limits(self._due)
+        self._oom = OomCounter()
+        self._oom_seen = self._oom.read()
+        self._seconds = functools.cache(telemetry.metrics().task_run_seconds.labels)
+        self.on_ready: Callable[[wire.Ready], None] = lambda _: None
+        self.on_broken: Callable[[str], None] = lambda _: None
+        self.on_room: Callable[[], None] = lambda: None
+
+    # ── the hot path ──
+
+    def run(self, batch: list[Claimed]) -> None:
+        """Hand claimed tasks to children."""
+        jobs = [self._job(task) for task in batch]
+        self._holding.add(jobs)
+        self.children.place(jobs)
+
+    def sent(self, jobs: list[Job]) -> None:
+        """Watch the limits of what runs from now on."""
+        self._limits.watch(jobs)
+
+    def heard(self, child: Child, messages: list[wire.ToSupervisor]) -> None:
+        """Take in what a child says; all ends of one turn are charged and recorded together."""
+        ended: list[tuple[Job, Outcome]] = []
+        for message in messages:
+            match message:
+                case wire.Done():
+                    job = self._of(child, message.id, message.attempt)
+                    if job is not None:
+                        ended.append((job, _outcome(job, message)))
+                case wire.Progress() | wire.Logs():
+                    self._note(child, message)
+                case wire.Ready():
+                    self._welcome(child, message)
+                case wire.Broken():
+                    child.broken = message.message
+                    self.on_broken(message.message)
+                case wire.Pong():
+                    pass
+        if ended:
+            self._close(ended)
+            self.children.settled(child)
+
+    def _job(self, task: Claimed) -> Job:
+        hard, soft = self._catalogue.limits(task)
+        lane = Lane.ASYNC if self._catalogue.is_async(task.type) else Lane.SYNC
+        return Job(task, (task.id.bytes, task.attempt), lane, hard, soft)
+
+    def _of(self, child: Child, task: bytes, attempt: int) -> Job | None:
+        """Return the job a child speaks of; None when it was ended or given up here meanwhile."""
+        return child.jobs.get((task, attempt))
+
+    def _close(self, ended: list[tuple[Job, Outcome]]) -> None:
+        """Charge and record ends, and use the room that they leave; one that was abandoned leaves only room."""
+        now = clock.monotonic()
+        endings: list[Ending] = []
+        for job, outcome in ended:
+            self._holding.drop(job)
+            self._limits.forget(job)
+            self.children.drop(job)
+            if job.asked != ABANDONED:
+                endings.append(charge(job.task, self._catalogue.policy(job.task), outcome, rand=clock.rand()))
+                self._seconds(job.task.queue, job.task.type).observe(now - (job.begun or now))
+        if endings:
+            self._holding.close(endings)
+            self._put(endings)
+        self.children.pump()
+        self.on_room()
+
+    # ── what children say beside ends ──
+
+    def _welcome(self, child: Child, ready: wire.Ready) -> None:
+        child.ready = True
+        self.on_ready(ready)
+        self.children.pump()
+        self.on_room()
+
+    def _note(self, child: Child, message: wire.Progress | wire.Logs) -> None:
+        job = self._of(child, message.id, message.attempt)
+        if job is None:
+            return
+        if isinstance(message, wire.Progress):
+            job.progress = message.fraction, message.note
+        else:
+            job.logs.append(message.text)
+
+    # ── deaths ──
+
+    def died(self, child: Child) -> None:
+        """Say what a child's death means for what was in it, and have it replaced."""
+        self.children.gone(child)
+        if not child.ready and child.broken is None:
+            self.on_broken(f"a child ended with status {child.status} before it was ready")
+        jobs = list(child.jobs.values())
+        kernel = self._kernel_killed(child)
+        if jobs:
+            ended = [(job, _after_death(child, len(jobs), job, kernel=kernel)) for job in jobs]
+            log.warning(
+                "a child died with tasks in it",
+                pid=child.pid,
+                status=child.status,
+                killed_for=child.killed_for or None,
+                tasks=[str(job.task.id) for job in jobs][:10],
+                means=ended[0][1].kind.value,
+            )
+            self._close(ended)
+        self.children.pump()
+        self.on_room()
+
+    def _kernel_killed(self, child: Child) -> bool:
+        """Whether the kernel killed for want of memory since the last look; only a SIGKILL can have been that."""
+        seen, self._oom_seen = self._oom_seen, self._oom.read()
+        return child.status == -signal.SIGKILL and self._oom_seen > seen
+
+    # ── stopping ──
+
+    def cancel(self, jobs: Iterable[Job], *, asked: str) -> None:
+        """Ask tasks to stop: "user" makes it their end, "drain" gives them back."""
+        for job in jobs:
+            if job.asked in {"user", asked}:
+                continue
+            first, job.asked = not job.asked, asked
+            if job.child is None:
+                self._close([(job, Outcome(kind=Kind.CANCELLED if asked == "user" else Kind.RELEASED))])
+            elif first:
+                job.child.cancel([job])
+                self._limits.stopping(job)
+
+    def abandon(self, jobs: Iterable[Job]) -> None:
+        """Stop tasks that are not ours any more; nothing is recorded."""
+        for job in jobs:
+            job.asked = ABANDONED
+            if job.child is None:
+                self._close([(job, Outcome(kind=Kind.RELEASED))])
+                continue
+            self._holding.drop(job)
+            job.child.cancel([job])
+            self._limits.stopping(job, at_once=True)
+
+    def abandon_all(self) -> None:
+        """Kill everything that runs, at once: this worker was declared dead, and others run it by now."""
+        for job in list(self._holding.jobs.values()):
+            job.asked = ABANDONED
+            self._holding.drop(job)
+            if job.child is None:
+                self.children.drop(job)
+        for child in self.children:
+            if child.jobs:
+                child.kill("fenced")
+
+    def release(self, jobs: Iterable[Job]) -> None:
+        """Give tasks back uncharged, whatever their handlers do."""
+        self._close([(job, Outcome(kind=Kind.RELEASED, logs=_logs(job))) for job in list(jobs)])
+
+    def interrupt(self, jobs: Iterable[Job]) -> None:
+        """Send those that were asked to stop a SIGTERM now: there is no time to be polite."""
+        for job in jobs:
+            if job.child is not None and job.lane is Lane.SYNC:
+                job.child.nudge()
+
+    def _due(self, job: Job, stage: Stage) -> None:
+        child = job.child
+        if child is None:
+            return
+        match stage:
+            case Stage.LIMIT:
+                job.ping = child.ping()
+                self._limits.add(job, Stage.OVERTIME, OVERTIME_SECONDS)
+            case Stage.OVERTIME:
+                self._overrule(job, Kind.TIMED_OUT, f"it ran longer than its time limit of {job.timeout:g} s")
+            case Stage.INTERRUPT:
+                job.ping = child.ping()
+                child.cancel([job])
+                if job.lane is Lane.SYNC:
+                    child.nudge()
+            case Stage.KILL:
+                kind = Kind.RELEASED if job.asked == "drain" else Kind.CANCELLED
+                self._overrule(job, kind, "it did not stop when it was asked to")
+
+    def _overrule(self, job: Job, kind: Kind, message: str) -> None:
+        """End a task without its child, and the child with its neighbours given time unless its loop is stuck."""
+        child = job.child
+        error = ErrorInfo(type="TimedOut" if kind is Kind.TIMED_OUT else "Cancelled", message=message)
+        self._close([(job, Outcome(kind=kind, error=error, logs=_logs(job)))])
+        if child is not None:
+            self.children.condemn(child, "limit" if kind is Kind.TIMED_OUT else "cancel")
+            if not child.answered(job.ping):
+                child.kill("blocked")
+
+
+def _logs(job: Job, more: str = "") -> str:
+    return "".join([*job.logs, more]) if job.logs else more
+
+
+def _outcome(job: Job, done: wire.Done) -> Outcome:
+    """Translate a child's words; a kind that this version does not know is an error of the task."""
+    kind = _KINDS.get(done.kind, Kind.RAISED)
+    if kind is Kind.CANCELLED and job.asked != "user":
+        kind = Kind.RELEASED
+    error = None
+    if done.error_type:
+        error = ErrorInfo(type=done.error_type, message=done.message, traceback=done.traceback)
+    return Outcome(
+        kind=kind, result=done.result, error=error, fatal=done.fatal, later=done.later, logs=_logs(job, done.logs)
+    )
+
+
+def _after_death(child: Child, company: int, job: Job, *, kernel: bool) -> Outcome:
+    """Alone in it: a crash. In company: suspects. Killed by us over a known culprit: neighbours, released."""
+    memory = kernel or child.killed_for == "memory"
+    if child.killed_for and not memory:
+        return Outcome(kind=Kind.RELEASED, logs=_logs(job))
+    status = child.status or 0
+    if memory:
+        message = "its process ran out of memory"
+    elif status < 0:
+        message = f"its process was ended by {_signal_name(-status)}"
+    else:
+        message = f"its process exited with code {status}"
+    if company > 1:
+        message = f"{message}, with {company} tasks in it"
+    kind = Kind.SUSPECT if company > 1 else Kind.OUT_OF_MEMORY if memory else Kind.CRASHED
+    error = ErrorInfo(type="OutOfMemory" if memory else "Crashed", message=message)
+    return Outcome(kind=kind, error=error, company=company, logs=_logs(job))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,236 @@
+"""The worker as a whole: who speaks to whom, its registration, its deaths and its way out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from core import clock, telemetry
+from core import queue_manager as queue
+from core.domain.ordering import Lane
+from core.errors import TaskFlowError, Unavailable
+from services.worker.beating import Beater, LogKeeper
+from services.worker.catalogue import Catalogue
+from services.worker.claiming import Claimer
+from services.worker.draining import Drain
+from services.worker.finishing import Finisher
+from services.worker.holding import Holding
+from services.worker.identity import Identity
+from services.worker.lane import Intake, Sources
+from services.worker.solo import Solo
+from services.worker.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from core.pool import Database
+    from core.streams import References
+    from services.worker.children import Children
+    from taskflow_queue.protocol import Ready
+
+_LAST_FRAMES: Final = 0.1  # after a pause of this process: what children have said meanwhile is read first
+_REGISTER_PAUSE: Final = 0.5
+log = telemetry.get_logger("worker")
+
+
+class BrokenModules(TaskFlowError):
+    """The user's modules could not be imported by any child at the start."""
+
+    code = "broken_modules"
+
+
+class Worker:
+    """One supervisor process."""
+
+    def __init__(
+        self,
+        database: Database,
+        children: Children,
+        *,
+        queues: tuple[str, ...],
+        slots: int,
+        interval: float,
+        lease: float,
+        drain_seconds: float,
+    ) -> None:
+        self._database = database
+        self._queues = queues
+        self._children = children
+        self._slots = slots
+        self._drain_seconds = drain_seconds
+        self.identity = Identity(lease_seconds=lease)
+        self.holding = Holding()
+        self.catalogue = Catalogue()
+        self.finisher = Finisher(database, self.holding)
+        self.supervisor = Supervisor(self.holding, self.catalogue, self.finisher.put, children)
+        self._claimer = Claimer(database, self.holding, self.identity)
+        self._solo = Solo(self.holding, self._claimer, self.supervisor.run)
+        self._intakes = {lane: self._intake(lane) for lane in Lane}
+        self._beater = Beater(
+            database,
+            self.identity,
+            self.holding,
+            self.supervisor,
+            self.finisher,
+            interval=interval,
+            reborn=self._reborn,
+        )
+        self._drain = Drain(database, self.holding, self.supervisor, self.finisher)
+        self._references: References | None = None
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._cancels: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._edition = 0
+        self.draining = False
+        self.supervisor.on_ready = self._on_ready
+        self.supervisor.on_broken = self._on_broken
+        self.supervisor.on_room = self._on_room
+        self._beater.on_drain = self.stop
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is registered and not cordoned; asked by a probe from another thread."""
+        return self.identity.registered and not self.draining
+
+    # ── life ──
+
+    async def run(self) -> None:
+        """Work until told to stop, then leave. Raises BrokenModules when no child can be started at all."""
+        await self._first
+        await self._register()
+        log.info("ready", worker=str(self.identity.id), types=self._counts())
+        self._begin(self.finisher.serve(), LogKeeper(self._database, self.holding).serve(), self._beater.serve())
+        self._begin(*(intake.serve() for intake in self._intakes.values()), self._solo.serve(self._on_room))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in self._tasks:
+            if task.done():  # none of them ends by itself: a mistake of ours ends the process, loudly
+                task.result()
+        await self._leave()
+
+    def stop(self) -> None:
+        """Drain and leave; said twice, leave now."""
+        if self._stop.is_set():
+            self._drain.hurry()
+        self._stop.set()
+
+    async def connect(self, references: References) -> None:
+        """Use Redis from now on: references, hints, and cancels without waiting for a beat."""
+        self._references = references
+        self.finisher.hint = references.hint_moved
+        if self.identity.registered:
+            await self._open()
+
+    def _begin(self, *loops: Coroutine[Any, Any, None]) -> None:
+        self._tasks += [asyncio.get_running_loop().create_task(loop) for loop in loops]
+
+    async def _leave(self) -> None:
+        self.draining = True
+        await self._drain.cordon(self.identity.id)
+        for intake in self._intakes.values():
+            await intake.leave()
+        await self._drain.empty(self._drain_seconds)
+        await self._drain.retire(self.identity.id)
+        for task in [*self._tasks, *([self._cancels] if self._cancels else [])]:
+            task.cancel()
+        await self._beater.leave()
+        self._children.close()
+        log.info("left", worker=str(self.identity.id))
+
+    # ── registration ──
+
+    async def _register(self) -> None:
+        """Introduce this worker until PostgreSQL knows it, then open the lanes."""
+        self._edition = self.catalogue.edition
+        while True:
+            face = self.identity.face(
+                self.catalogue, self.catalogue.queues(self._queues), children=self._children.count, slots=self._slots
+            )
+            try:
+                async with self._database.begin() as tx:
+                    if await queue.register_worker(tx, face):
+                        break
+                self.identity.renew()  # an answer was lost, and the leader was quicker than this process
+            except Unavailable as away:
+                log.warning("cannot register yet", error=str(away))
+                await clock.system.sleep(_REGISTER_PAUSE * (0.5 + clock.rand()))
+        self.identity.registered = True
+        self.identity.beaten()
+        await self._open()
+
+    async def _open(self) -> None:
+        """Give the lanes their sources under the present id."""
+        queues = self.catalogue.queues(self._queues)
+        for lane, intake in self._intakes.items():
+            await intake.leave()
+            types, reader = self.catalogue.types(lane), None
+            if self._references is not None and types:
+                reader = self._references.reader(worker=self.identity.id, lane=lane, queues=queues, types=types)
+            intake.sources = Sources(queues=queues, types=types, reader=reader)
+        if self._references is not None:
+            if self._cancels is not None:
+                self._cancels.cancel()
+            self._cancels = asyncio.get_running_loop().create_task(self._hear_cancels(self._references))
+        self._on_room()
+
+    async def _reborn(self) -> None:
+        """Go on under a new id: outcomes are sent first and refused by PostgreSQL, then what still runs is killed."""
+        self.identity.registered = False
+        await clock.system.sleep(_LAST_FRAMES)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._drain_seconds):
+                await self.finisher.flushed()
+        self.supervisor.abandon_all()
+        self.identity.renew()
+        if not self.draining:
+            await self._register()
+            log.info("goes on under a new id", worker=str(self.identity.id))
+
+    async def _hear_cancels(self, references: References) -> None:
+        """Cancel at once what somebody asks for in Redis; the beats say the same a little later."""
+        async for ask in references.cancels(self.identity.id):
+            wanted = {task.bytes for task in ask.ids}
+            jobs = [job for job in self.holding.jobs.values() if job.key[0] in wanted]
+            if ask.force:
+                self.supervisor.abandon(jobs)
+            else:
+                self.supervisor.cancel(jobs, asked="user")
+
+    # ── what the others tell ──
+
+    def _intake(self, lane: Lane) -> Intake:
+        return Intake(
+            lane,
+            self._database,
+            self._claimer,
+            self._solo,
+            free=lambda: self._free(lane),
+            run=self.supervisor.run,
+        )
+
+    def _free(self, lane: Lane) -> int:
+        """How many tasks of a lane may be claimed now: none while the worker is unsure of itself, or full of ends."""
+        if self.identity.uncertain or self._solo.shut or self.draining or self.finisher.full or self.finisher.away:
+            return 0
+        return self._children.free(lane)
+
+    def _on_ready(self, ready: Ready) -> None:
+        if self.catalogue.learn(ready.definitions) and self.identity.registered:
+            log.info("a new child announces other tasks than those before; registering them", types=self._counts())
+            self._begin(self._register())
+        if not self._first.done():
+            self._first.set_result(None)
+
+    def _on_broken(self, message: str) -> None:
+        if not self._first.done():
+            self._first.set_exception(BrokenModules(f"the modules cannot be imported:\n{message}"))
+
+    def _on_room(self) -> None:
+        for lane, intake in self._intakes.items():
+            if not intake.room.is_set() and self._free(lane) > 0:
+                intake.room.set()
+
+    def _counts(self) -> dict[str, int]:
+        return {lane.value: len(self.catalogue.types(lane)) for lane in Lane}
