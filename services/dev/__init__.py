@@ -1,0 +1,1 @@
+"""What runs TaskFlow's processes on one machine: `taskflow dev`, the demo and the system tests."""
