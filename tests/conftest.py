@@ -125,11 +125,7 @@ def empty_database_url(postgres: Servers) -> Iterator[str]:
 @pytest.fixture
 def redis_servers(_redis_pair: Servers) -> Servers:
     """Two Redis of this xdist worker, flushed. Restart them with embedded.restart_redis if you must."""
-    for address in (_redis_pair.redis_high, _redis_pair.redis_low):
-        assert address is not None
-        with socket.create_connection(address, timeout=5) as connection:
-            connection.sendall(b"FLUSHALL\r\n")
-            assert connection.recv(16) == b"+OK\r\n"
+    flush(_redis_pair)
     return _redis_pair
 
 
@@ -151,6 +147,15 @@ def own_servers(run_folder: Path) -> Iterator[Servers]:
     with embedded.running(run_folder / f"own-{secrets.token_hex(4)}", postgres=True, redis=True, delete=True) as own:
         migrate.upgrade(own.database_url)
         yield own
+
+
+def flush(servers: Servers) -> None:
+    """FLUSHALL on both Redis."""
+    for address in (servers.redis_high, servers.redis_low):
+        assert address is not None
+        with socket.create_connection(address, timeout=5) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(16) == b"+OK\r\n"
 
 
 @contextmanager

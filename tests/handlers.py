@@ -328,3 +328,22 @@ def _mark(path: str | None, word: str) -> None:
         context = current()
         with Path(path).open("a") as file:
             file.write(f"{word} {context.task_id} {context.attempt} {os.getpid()}\n")
+
+
+@task
+async def run_program() -> str:
+    """Start a program from the loop, as async code does."""
+    process = await asyncio.create_subprocess_exec("echo", "hello", stdout=subprocess.PIPE)
+    out, _ = await process.communicate()
+    return out.decode().strip()
+
+
+@task
+def run_loop() -> str:
+    """Start a loop of its own, as sync code does."""
+    return asyncio.run(_hello())
+
+
+async def _hello() -> str:
+    await asyncio.sleep(0)
+    return "hello"

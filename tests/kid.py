@@ -87,3 +87,12 @@ class Kid:
             lambda message: isinstance(message, wire.Done) and (message.id, message.attempt) == key, within
         )
         return answer
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs: one that ended and that nobody has asked about yet does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}

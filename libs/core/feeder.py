@@ -1,7 +1,7 @@
 """The feeder: reads QUEUED rows in order and hints them to workers; it writes no row.
 
 What is hinted, and when, is decided in core/domain/feeding.py; here it is read, sent, and remembered as sent. The
-leader's loop calls `round` and, between two of them, `rest`.
+leader's loop calls `round`; `pause` and `spacing` say when.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from core import clock as clocks
 from core import queue_manager as queue
 from core import telemetry
-from core.database import Database, Tx
+from core.database import Database
 from core.domain.credits import Ledger
 from core.domain.cursors import Route
 from core.domain.feeding import Ask, Feeding
@@ -33,6 +33,7 @@ class Feeder:
         self.feeding = Feeding()
         self.ledger = Ledger()
         self.strangers: set[LaneOf] = set()  # lanes that want references and that no live worker has
+        self.capped: frozenset[str] = frozenset()  # queues with a cap of their own
         self._db, self._refs, self._clock = db, refs, clock
         self._generation = str(epoch)
         self._wants = Wants()
@@ -40,7 +41,7 @@ class Feeder:
         self._looked: float | None = None
         self._pause = LEAST_PAUSE
         self._woken: set[str] = set()
-        self._began = self._took = 0.0
+        self._began, self._took = float("-inf"), 0.0
 
     def again(self, routes: Iterable[Route]) -> None:
         """Somebody made rows QUEUED there: look, behind the cursor too, at the next round."""
@@ -61,13 +62,18 @@ class Feeder:
             for priority in URGENCY
         }
 
-    async def rest(self) -> set[str]:
-        """Wait until there may be something to do; returns why the leader was woken, if it was."""
-        # Never more than half of a core, however often somebody wakes the leader.
-        spent = self._clock.monotonic() - self._began
-        await self._clock.sleep(max(min(2 * self._took, MOST_PAUSE), LEAST_PAUSE / 2) - spent)
-        self._woken = await self._refs.wait_for_wake(self._pause)
-        return self._woken
+    def woken(self, why: Iterable[str]) -> None:
+        """Somebody woke the leader; a name is that of a queue whose submits lacked credit."""
+        self._woken.update(why)
+
+    def pause(self) -> float:
+        """Return how long the next round can wait when nobody wakes the leader."""
+        return self._pause
+
+    def spacing(self) -> float:
+        """Return how long it must wait in any case: never more than half of a core, however often it is woken."""
+        wait = self._began + max(min(2 * self._took, MOST_PAUSE), LEAST_PAUSE / 2) - self._clock.monotonic()
+        return max(wait, 0.0)
 
     async def round(self) -> int:
         """Look once, and hint what there is room for; returns how many. Raises Unavailable."""
@@ -107,6 +113,7 @@ class Feeder:
             workers = await queue.live_workers(tx)
             settings = await verbs.queue_settings(tx)
         self.feeding.lay(now, _faces(workers), frozenset(s.name for s in settings if s.paused))
+        self.capped = frozenset(s.name for s in settings if s.max_concurrent)
         self.ledger.refuse(s.name for s in settings if s.paused or s.max_concurrent)
         self._laid = now
 

@@ -64,6 +64,11 @@ class References(Hinting, Steering):
             await self._waker.aclose()
 
     @property
+    def off(self) -> bool:
+        """Whether TASKFLOW_REDIS=off said to go without."""
+        return not settings.redis
+
+    @property
     def degraded(self) -> bool:
         """Whether one of the servers did not work just now."""
         return not (self.high.usable and self.low.usable)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from services.api.schemas.accounts import KeyIn, RegisterIn, TokenIn
+from services.api.schemas.base import In, Out
 from services.api.schemas.cluster import LimitsIn, Problem
 from services.api.schemas.tasks import BatchIn, CancelIn, TaskIn
 
@@ -77,6 +78,10 @@ def _describe(app: FastAPI) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for name, schema in bodies["$defs"].items():
         schemas.setdefault(name, schema)
+    for model in _family(In) + _family(Out):
+        # FastAPI drops what is null, in examples too.
+        if model.__name__ in schemas:
+            schemas[model.__name__] |= _example(model)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     components["securitySchemes"] = {
@@ -104,6 +109,10 @@ def _complete(path: str, operation: dict[str, Any], schemas: dict[str, Any]) -> 
             name = str(content.get("schema", {}).get("$ref", "")).rpartition("/")[2]
             if "example" in schemas.get(name, {}):
                 content.setdefault("example", schemas[name]["example"])
+
+
+def _family(base: type[BaseModel]) -> list[type[BaseModel]]:
+    return [each for child in base.__subclasses__() for each in (child, *_family(child))]
 
 
 def _example(model: type[BaseModel]) -> dict[str, Any]:

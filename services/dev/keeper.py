@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from core.clock import monotonic
 from services.dev import modules as sources
+from services.dev.tail import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +68,8 @@ class Keeper:
             return
         code = one.member.process.returncode
         one.wait = min(MOST_WAIT, one.wait * 2) if one.wait and now - one.since < SETTLED_SECONDS else FIRST_WAIT
-        self.say(f"{one.member.name} ended with {code}: {one.member.last_words()}")
+        words = [said for line in one.member.last_words().splitlines() if (said := as_text(line))]
+        self.say("\n  ".join([f"{one.member.name} ended with {code}", *words]))
         if code == _WRONG_SETTING and one.member.role == "worker":
             one.wait = MOST_WAIT  # it cannot be run as it is: a changed file starts it sooner
         self.say(f"{one.member.name} is started again in {one.wait:g} s")

@@ -97,7 +97,7 @@ def run(asked: argparse.Namespace, folder: Path) -> NoReturn:
         fleet.ready(*members[:2])
         file = places.write_client(folder, url, key)
         places.write_stores(place, environment)
-        _show(servers, keeper, url, file=str(file.relative_to(folder)), seconds=monotonic() - started)
+        _show(servers, keeper, url, key=f"{key} ({file.relative_to(folder)})", seconds=monotonic() - started)
         tail = Tail(say)
         while True:
             keeper.look()
@@ -168,7 +168,7 @@ def _key(database_url: str, known: str | None) -> str:
             return local.key_of(session, local.owner(session, "dev"), known)
 
 
-def _show(servers: Servers, keeper: Keeper, url: str, *, file: str, seconds: float) -> None:
+def _show(servers: Servers, keeper: Keeper, url: str, *, key: str, seconds: float) -> None:
     """Say what runs where, and what to do next."""
     rows = [("postgresql", servers.postgres_pid, "yours" if servers.postgres_pid is None else "embedded")]
     for name, address, pid in (
@@ -182,7 +182,8 @@ def _show(servers: Servers, keeper: Keeper, url: str, *, file: str, seconds: flo
     say(f"TaskFlow runs, after {seconds:.1f} s:")
     for name, number, tell in rows:
         say(f"  {name:<11} {number or '-':>7}  {tell}")
-    say(f"  key         {file}, logs in .taskflow/logs/")
+    say(f"  API key     {key}")
+    say("  logs        .taskflow/logs/")
     say("in another terminal, in this folder:")
     say("  taskflow task submit examples.hello:hello name=you --watch")
     say("ctrl-c stops everything")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = ("examples.hello", "examples.wordcount")
 _TASK: Final = re.compile(r"^[ \t]*@(\w+\.)*task\b", re.MULTILINE)
+_IMPORT: Final = re.compile(r"^[ \t]*(?:import|from)[ \t]+(?P<name>\w+)", re.MULTILINE)
 _MOST_FILES: Final = 2_000
 _SKIPPED: Final = {"__pycache__", "node_modules", "site-packages"}
 
@@ -22,10 +23,12 @@ def found_in(folder: Path) -> list[str]:
 
 
 def stamps(modules: list[str], folder: Path) -> dict[Path, int]:
-    """Return when each source file behind these modules was last written, and each *.py file of the folder."""
-    places = {folder / name.partition(".")[0] for name in modules}
+    """Return when each source file behind these modules was last written, what they import of the folder included.
+
+    A script that only submits is none of them: to change it does not disturb the worker.
+    """
     found: dict[Path, int] = {}
-    for file in [*folder.glob("*.py"), *(file for place in places if place.is_dir() for file in _sources(place))]:
+    for file in _behind({name.partition(".")[0] for name in modules}, folder):
         try:
             found[file] = file.stat().st_mtime_ns
         except FileNotFoundError:  # an editor that replaces a file removes it for a moment
@@ -33,6 +36,29 @@ def stamps(modules: list[str], folder: Path) -> dict[Path, int]:
         if len(found) >= _MOST_FILES:
             break
     return found
+
+
+def _behind(names: set[str], folder: Path) -> list[Path]:
+    """Return the files of these top-level names in the folder, and of those that they import, and so on."""
+    files: list[Path] = []
+    waiting, seen = sorted(names), set(names)
+    while waiting:
+        name = waiting.pop()
+        own = [folder / f"{name}.py"] if (folder / f"{name}.py").is_file() else []
+        own += _sources(folder / name) if (folder / name).is_dir() else []
+        files += own
+        fresh = {found for file in own[:_MOST_FILES] for found in _imported(file)} - seen
+        seen |= fresh
+        waiting += fresh
+    return files
+
+
+def _imported(file: Path) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    return [match["name"] for match in _IMPORT.finditer(text)]
 
 
 def _sources(place: Path) -> list[Path]:

@@ -71,7 +71,7 @@ class Beater:
                 await clock.system.sleep(_AGAIN_SECONDS * (0.5 + clock.rand()))
                 continue
             if not alive:
-                log.error("this worker was declared dead; it takes a new id", worker=str(self._identity.id))
+                log.error("this worker was declared dead; it takes a new id", id=str(self._identity.id))
                 await self._reborn()
                 beats = 0
             beats += 1
@@ -90,8 +90,6 @@ class Beater:
     async def _beat(self, *, inventory: bool) -> bool:
         if self._connection is None:
             self._connection = await self._database.own_connection()
-            # A beat is worth nothing once it is old, so nobody waits for its disk.
-            await self._connection.execute("set synchronous_commit = off")
         worker = self._identity.id
         async with asyncio.timeout(max(self._interval, 1.0) * 2):
             asked = await queue.beat(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from services.worker.supervisor import Supervisor
 
 _STOP_SECONDS: Final = 3.0  # what handlers have to end after they were asked to
+_KILL_SECONDS: Final = 2.0
 _RECORD_SECONDS: Final = 10.0  # what PostgreSQL has to take the last endings
 _LOOK_SECONDS: Final = 0.05
 log = telemetry.get_logger("worker.draining")
@@ -56,10 +57,8 @@ class Drain:
             self._supervisor.cancel(jobs, asked="drain")
             self._supervisor.interrupt(jobs)
             await self._until(lambda: not self._holding.jobs, _STOP_SECONDS)
-        left = list(self._holding.jobs.values())
-        if left:
-            log.info("giving the rest back", tasks=[str(job.task.id) for job in left][:10])
-            self._supervisor.release(left)
+        if self._holding.jobs:
+            await self._release()
         try:
             async with asyncio.timeout(_RECORD_SECONDS):
                 await self._finisher.flushed()
@@ -67,6 +66,16 @@ class Drain:
             log.warning(
                 "PostgreSQL did not take the last endings: these tasks are rescued", held=len(self._holding.ending)
             )
+
+    async def _release(self) -> None:
+        """Kill what still runs, then give it back: in this order, so that nothing runs twice at a time."""
+        log.info("giving the rest back", tasks=[str(job.task.id) for job in self._holding.jobs.values()][:10])
+        for child in self._supervisor.children:
+            if child.jobs:
+                child.kill("drain")
+        self._hurry.clear()
+        await self._until(lambda: not any(job.child for job in self._holding.jobs.values()), _KILL_SECONDS)
+        self._supervisor.release(self._holding.jobs.values())
 
     async def retire(self, worker: UUID) -> None:
         """Say good-bye; without it the leader finds out by the beat that stands still."""

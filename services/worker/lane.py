@@ -33,6 +33,7 @@ _SAFETY_POLL: Final = 5.0  # with Redis there, and nothing coming from it
 _FULL_SECONDS: Final = 0.1  # full for so long, the leader is told that nothing is wanted
 _REFUSED_SECONDS: Final = 5.0  # how long a poll passes over what a claim just refused
 _MOST_ASKED: Final = 2000
+_LOOK_AGAIN: Final = 1.0  # shut or full: what opens the lane again need not have said so
 log = telemetry.get_logger("worker.lane")
 
 
@@ -79,7 +80,7 @@ class Intake:
         """Take work, for ever."""
         while True:
             if (sources := self.sources) is None or not sources.types:
-                await self._wait(None)
+                await self._wait(_LOOK_AGAIN)
             elif (free := self._free()) <= 0:
                 await self._full(sources)
             else:
@@ -87,6 +88,10 @@ class Intake:
                     await self._turn(sources, free)
                 except Unavailable:  # the claim's or the poll's; what was read is hinted again by the leader
                     await self._wait(_LONGEST_POLL * (0.5 + clock.rand()))
+                except Exception:
+                    # A loop's edge: what was claimed and not handed over is found by the inventory.
+                    log.exception("a turn of the intake failed; the next one follows", lane=self._lane.value)
+                    await self._wait(_LONGEST_POLL)
 
     async def leave(self) -> None:
         """Give the references back and stop reading: before the worker goes."""
@@ -151,7 +156,7 @@ class Intake:
             await sources.reader.report(0)
             if acks:
                 await sources.reader.ack(acks)
-            await self._wait(None)
+            await self._wait(_LOOK_AGAIN)
 
     # ── polling ──
 
@@ -206,7 +211,7 @@ class Intake:
                     pass
         self._again = again
 
-    async def _wait(self, seconds: float | None) -> bool:
+    async def _wait(self, seconds: float) -> bool:
         """Wait until there may be room, at most so long; True when there may."""
         self.room.clear()
         try:

@@ -102,8 +102,11 @@ class Supervisor:
             self._limits.forget(job)
             self.children.drop(job)
             if job.asked != ABANDONED:
-                endings.append(charge(job.task, self._catalogue.policy(job.task), outcome, rand=clock.rand()))
+                ending = charge(job.task, self._catalogue.policy(job.task), outcome, rand=clock.rand())
+                endings.append(ending)
                 self._seconds(job.task.queue, job.task.type).observe(now - (job.begun or now))
+                if ending.failures or ending.crashes:
+                    _tell_failure(job, ending, outcome)
         if endings:
             self._holding.close(endings)
             self._put(endings)
@@ -229,6 +232,18 @@ class Supervisor:
             self.children.condemn(child, "limit" if kind is Kind.TIMED_OUT else "cancel")
             if not child.answered(job.ping):
                 child.kill("blocked")
+
+
+def _tell_failure(job: Job, ending: Ending, outcome: Outcome) -> None:
+    log.info(
+        "an attempt failed",
+        task_id=str(ending.id),
+        attempt=ending.attempt,
+        type=job.task.type,
+        reason=ending.reason.value,
+        then=ending.cause.value,
+        error=f"{outcome.error.type}: {outcome.error.message}"[:300] if outcome.error else None,
+    )
 
 
 def _logs(job: Job, more: str = "") -> str:

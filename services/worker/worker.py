@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from taskflow_queue.protocol import Ready
 
 _LAST_FRAMES: Final = 0.1  # after a pause of this process: what children have said meanwhile is read first
+_FLUSH_SECONDS: Final = 10.0
 _REGISTER_PAUSE: Final = 0.5
 log = telemetry.get_logger("worker")
 
@@ -46,6 +47,7 @@ class Worker:
     def __init__(
         self,
         database: Database,
+        beats: Database,
         children: Children,
         *,
         queues: tuple[str, ...],
@@ -68,7 +70,7 @@ class Worker:
         self._solo = Solo(self.holding, self._claimer, self.supervisor.run)
         self._intakes = {lane: self._intake(lane) for lane in Lane}
         self._beater = Beater(
-            database,
+            beats,
             self.identity,
             self.holding,
             self.supervisor,
@@ -82,12 +84,11 @@ class Worker:
         self._cancels: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._edition = 0
         self.draining = False
         self.supervisor.on_ready = self._on_ready
         self.supervisor.on_broken = self._on_broken
         self.supervisor.on_room = self._on_room
-        self._beater.on_drain = self.stop
+        self._beater.on_drain = self._stop.set  # somebody else cordoned it; our own drain is told here as well
 
     @property
     def ready(self) -> bool:
@@ -98,17 +99,25 @@ class Worker:
 
     async def run(self) -> None:
         """Work until told to stop, then leave. Raises BrokenModules when no child can be started at all."""
-        await self._first
-        await self._register()
-        log.info("ready", worker=str(self.identity.id), types=self._counts())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        started = asyncio.ensure_future(self._start())
+        await asyncio.wait([stopped, started], return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
+            started.cancel()
+            return
+        started.result()
         self._begin(self.finisher.serve(), LogKeeper(self._database, self.holding).serve(), self._beater.serve())
         self._begin(*(intake.serve() for intake in self._intakes.values()), self._solo.serve(self._on_room))
-        stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
             if task.done():  # none of them ends by itself: a mistake of ours ends the process, loudly
                 task.result()
         await self._leave()
+
+    async def _start(self) -> None:
+        await self._first
+        await self._register()
+        log.info("ready", id=str(self.identity.id), types=self._counts())
 
     def stop(self) -> None:
         """Drain and leave; said twice, leave now."""
@@ -137,19 +146,18 @@ class Worker:
             task.cancel()
         await self._beater.leave()
         self._children.close()
-        log.info("left", worker=str(self.identity.id))
+        log.info("left", id=str(self.identity.id))
 
     # ── registration ──
 
     async def _register(self) -> None:
         """Introduce this worker until PostgreSQL knows it, then open the lanes."""
-        self._edition = self.catalogue.edition
         while True:
             face = self.identity.face(
                 self.catalogue, self.catalogue.queues(self._queues), children=self._children.count, slots=self._slots
             )
             try:
-                async with self._database.begin() as tx:
+                async with self._database.connection() as tx:
                     if await queue.register_worker(tx, face):
                         break
                 self.identity.renew()  # an answer was lost, and the leader was quicker than this process
@@ -180,13 +188,13 @@ class Worker:
         self.identity.registered = False
         await clock.system.sleep(_LAST_FRAMES)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._drain_seconds):
+            async with asyncio.timeout(_FLUSH_SECONDS):
                 await self.finisher.flushed()
         self.supervisor.abandon_all()
         self.identity.renew()
         if not self.draining:
             await self._register()
-            log.info("goes on under a new id", worker=str(self.identity.id))
+            log.info("goes on under a new id", id=str(self.identity.id))
 
     async def _hear_cancels(self, references: References) -> None:
         """Cancel at once what somebody asks for in Redis; the beats say the same a little later."""

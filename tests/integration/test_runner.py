@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from taskflow_queue import protocol as wire
-from tests.kid import ROOT, Kid
+from tests.kid import ROOT, Kid, alive
 from tests.signals import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +165,11 @@ def test_progress_is_told_while_the_task_runs_but_not_often(shared: Kid) -> None
     assert told == sorted(told, key=lambda message: message.fraction)
 
 
+@pytest.mark.parametrize("handler", ["run_program", "run_loop"])
+def test_both_lanes_leave_asyncio_to_the_user(shared: Kid, handler: str) -> None:
+    assert value(shared.done(shared.run(handler))) == "hello"
+
+
 def test_a_stuck_coroutine_is_seen_by_a_ping_without_answer() -> None:
     with Kid() as kid:
         kid.ready()
@@ -238,11 +242,3 @@ def test_a_child_stops_when_it_is_idle_and_told_to(shared: Kid) -> None:
 
 def begun(kid: Kid, key: tuple[bytes, int]) -> None:
     kid.until(lambda message: isinstance(message, wire.Progress) and message.id == key[0])
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z" and os.getpid() != pid

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -14,12 +13,14 @@ import pytest
 from core import queue_manager as queue
 from core.domain.ordering import PriorityType
 from core.pool import Database
+from tests.kid import alive
 from tests.lookout import happens
 from tests.signals import until
 from tests.working import House, WorkerProcess, house
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ async def test_urgent_tasks_start_first(home: House, database_url: str, tmp_path
     high = await home.submit("sleep", 3, seconds=0.01, mark=mark, _priority=PriorityType.HIGH)
     with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1"):
         await home.ended(low + high)
-    started = [line.split()[1] for line in Path(mark).read_text().splitlines() if line.startswith("start")]
+    started = [line.split()[1] for line in lines(tmp_path / "mark") if line.startswith("start")]
     assert set(started[:3]) == {str(task) for task in high}
 
 
@@ -88,7 +89,14 @@ async def test_a_bad_handler_ends_as_promised_and_its_neighbours_complete(
 
 @pytest.mark.parametrize(
     ("handler", "arguments"),
-    [("spin", {}), ("aspin", {}), ("hold_gil", {}), ("ignore_cancel", {}), ("aignore_cancel", {}), ("sleep", {"seconds": 60})],
+    [
+        ("spin", {}),
+        ("aspin", {}),
+        ("hold_gil", {}),
+        ("ignore_cancel", {}),
+        ("aignore_cancel", {}),
+        ("sleep", {"seconds": 60}),
+    ],
 )
 async def test_a_hard_limit_ends_whatever_runs(
     home: House, worker: WorkerProcess, handler: str, arguments: dict[str, Any]
@@ -137,7 +145,8 @@ async def test_progress_and_logs_arrive(home: House, worker: WorkerProcess) -> N
 
 
 @pytest.mark.parametrize(
-    ("handler", "within"), [("asleep", 3), ("heed_cancel", 3), ("sleep", 9), ("ignore_cancel", 15), ("aignore_cancel", 15)]
+    ("handler", "within"),
+    [("asleep", 3), ("heed_cancel", 3), ("sleep", 9), ("ignore_cancel", 15), ("aignore_cancel", 15)],
 )
 async def test_a_cancel_stops_what_runs(home: House, worker: WorkerProcess, handler: str, within: float) -> None:
     [task] = await home.submit(handler, seconds=60)
@@ -149,7 +158,9 @@ async def test_a_cancel_stops_what_runs(home: House, worker: WorkerProcess, hand
     assert await home.ended(await home.submit("noop", 4) + await home.submit("anoop", 200))
 
 
-async def test_a_forced_cancel_frees_the_slot_though_nobody_tells_the_worker(home: House, worker: WorkerProcess) -> None:
+async def test_a_forced_cancel_frees_the_slot_though_nobody_tells_the_worker(
+    home: House, worker: WorkerProcess
+) -> None:
     """The row is over at once; the inventory of each third beat finds the handler."""
     tasks = await home.submit("sleep", 2, seconds=60)
     for task in tasks:
@@ -226,7 +237,7 @@ async def test_a_killed_supervisor_leaves_no_child(home: House, worker: WorkerPr
     assert len(children) >= 2
     worker.process.kill()
     worker.process.wait()
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), within=1.0)
+    until(lambda: not any(alive(pid) for pid in children), within=1.0)
 
 
 async def test_a_stopped_worker_is_fenced_and_goes_on_under_a_new_id(
@@ -236,14 +247,14 @@ async def test_a_stopped_worker_is_fenced_and_goes_on_under_a_new_id(
     short, long = await home.submit("asleep", seconds=0.5), await home.submit("asleep", seconds=60, mark=str(mark))
     for task in short + long:
         await home.becomes(task, "IN_PROGRESS")
-    until(lambda: mark.exists())
+    until(mark.exists)
     worker.signal(signal.SIGSTOP)
     async with home.database.connection() as tx:
         old = await tx.fetchrow("select id, beat_seq from workers where state = 'alive'")
         assert await queue.mark_dead(tx, old["id"], old["beat_seq"])
         assert len(await queue.rescue(tx)) == 2
         await tx.execute("update tasks set status = 'PENDING', scheduled_at = now() + interval '1 hour'")
-    until(lambda: len(list(mark.read_text().splitlines())) == 1)
+    until(lambda: len(lines(mark)) == 1)
     await happens(lambda: _asleep_for(0.6))
     worker.signal(signal.SIGCONT)
 
@@ -268,11 +279,15 @@ async def _asleep_for(seconds: float) -> bool:
     return True
 
 
+def lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
 async def test_children_that_die_leave_no_process_behind(home: House, worker: WorkerProcess, tmp_path: Path) -> None:
     mark = tmp_path / "pid"
     await home.ended(await home.submit("start_process", mark=str(mark)), within=60)
     pid = int(mark.read_text())
-    until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text())
+    until(lambda: not alive(pid))
 
 
 async def test_children_see_no_secret(home: House, database_url: str) -> None:

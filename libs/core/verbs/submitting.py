@@ -132,7 +132,5 @@ def _first_answer(item: dict[str, str | bool]) -> Submitted:
 
 async def find_submitted(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
     """Return which of `ids` are there: the way to learn what became of a COMMIT whose answer was lost."""
-    rows = await tx.fetch(
-        "select id from tasks where id = any ($1::uuid[])", list(ids)
-    )
+    rows = await tx.fetch("select id from tasks where id = any ($1::uuid[])", list(ids))
     return {row["id"] for row in rows}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import threading
 import weakref
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -18,8 +21,24 @@ if TYPE_CHECKING:
 
 _CONNECT_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 15.0
+_CONNECTIONS: Final = 100
+_POLLS: Final = 64  # calls that wait on purpose, at once: a thousand awaited results must not keep a submission out
+_CROWDED_SECONDS: Final = 2.0  # how long such a call may take while others wait for their turn
 _LOCAL: Final = {"localhost", "127.0.0.1", "::1"}
-_NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+_NEVER_SENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout)
+
+
+# It tells each request at INFO, and a task that submits tasks would have a log of nothing else. Who wants it sets it.
+if (_logger := logging.getLogger("httpx2")).level == logging.NOTSET:
+    _logger.setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class _OfLoop:
+    """What belongs to one event loop."""
+
+    client: httpx2.AsyncClient
+    polls: asyncio.Semaphore
 
 
 class Http:
@@ -30,9 +49,8 @@ class Http:
         self.settings = settings
         self._options = _options(settings) | (options or {})
         self._sync: httpx2.Client | None = None
-        self._async: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx2.AsyncClient] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._polls = threading.Semaphore(_POLLS)
+        self._async: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _OfLoop] = weakref.WeakKeyDictionary()
         self._process = os.getpid()
 
     def send(self, call: Call) -> Answer | Lost:
@@ -40,12 +58,15 @@ class Http:
         if call.after:
             clock.pause(call.after)
         self._after_fork()
-        if self._sync is None:
-            self._sync = httpx2.Client(**self._options)
+        if not call.slow:
+            return self._send(call)
+        crowded = not self._polls.acquire(blocking=False)
+        if crowded:
+            self._polls.acquire()
         try:
-            return _answer(self._sync.request(**_request(call)))
-        except httpx2.TransportError as lost:
-            return self._lost(lost)
+            return self._send(_shorter(call) if crowded else call)
+        finally:
+            self._polls.release()
 
     async def send_async(self, call: Call) -> Answer | Lost:
         """Wait `call.after` seconds, then send."""
@@ -53,13 +74,14 @@ class Http:
             await clock.sleep(call.after)
         self._after_fork()
         loop = asyncio.get_running_loop()
-        client = self._async.get(loop)
-        if client is None:
-            client = self._async[loop] = httpx2.AsyncClient(**self._options)
-        try:
-            return _answer(await client.request(**_request(call)))
-        except httpx2.TransportError as lost:
-            return self._lost(lost)
+        here = self._async.get(loop)
+        if here is None:
+            here = self._async[loop] = _OfLoop(httpx2.AsyncClient(**self._options), asyncio.Semaphore(_POLLS))
+        if not call.slow:
+            return await self._send_async(here.client, call)
+        crowded = here.polls.locked()
+        async with here.polls:
+            return await self._send_async(here.client, _shorter(call) if crowded else call)
 
     def monotonic(self) -> float:
         """The machine's monotonic clock."""
@@ -73,15 +95,30 @@ class Http:
 
     async def close_async(self) -> None:
         """Close the connections of this event loop."""
-        client = self._async.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        here = self._async.pop(asyncio.get_running_loop(), None)
+        if here is not None:
+            await here.client.aclose()
+
+    def _send(self, call: Call) -> Answer | Lost:
+        if self._sync is None:
+            self._sync = httpx2.Client(**self._options)
+        try:
+            return _answer(self._sync.request(**_request(call)))
+        except httpx2.TransportError as lost:
+            return self._lost(lost)
+
+    async def _send_async(self, client: httpx2.AsyncClient, call: Call) -> Answer | Lost:
+        try:
+            return _answer(await client.request(**_request(call)))
+        except httpx2.TransportError as lost:
+            return self._lost(lost)
 
     def _after_fork(self) -> None:
         """Leave the parent's connections to the parent: two writers on one socket mix their requests."""
         if self._process != os.getpid():
             self._process = os.getpid()
             self._sync = None
+            self._polls = threading.Semaphore(_POLLS)
             self._async = weakref.WeakKeyDictionary()
 
     def _lost(self, error: httpx2.TransportError) -> Lost:
@@ -98,7 +135,7 @@ def _options(settings: Settings) -> dict[str, Any]:
     return {
         "base_url": settings.url,
         "headers": {"user-agent": "taskflow-queue", **key},
-        "limits": httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=30),
+        "limits": httpx2.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=20, keepalive_expiry=30),
         # Certificates take tens of milliseconds to load, and a proxy of the environment is not for this machine.
         "verify": settings.url.startswith("https:"),
         "trust_env": not local,
@@ -112,8 +149,15 @@ def _request(call: Call) -> dict[str, Any]:
         "params": call.params or None,
         "headers": call.headers,
         "content": call.body,
-        "timeout": httpx2.Timeout(_ANSWER_SECONDS + call.slow, connect=_CONNECT_SECONDS),
+        # None for the pool: to wait for a turn says nothing about the server.
+        "timeout": httpx2.Timeout(_ANSWER_SECONDS + call.slow, connect=_CONNECT_SECONDS, pool=None),
     }
+
+
+def _shorter(call: Call) -> Call:
+    """Let others have their turn: the caller asks again."""
+    slow = min(call.slow, _CROWDED_SECONDS)
+    return replace(call, slow=slow, params=call.params | {"wait": f"{slow:.3f}"})
 
 
 def _answer(response: httpx2.Response) -> Answer:

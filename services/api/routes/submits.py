@@ -21,7 +21,8 @@ from services.api.openapi import body, example, header, problems
 from services.api.parts import Parts
 from services.api.problems import Refused
 from services.api.routes.tasks import as_json
-from services.api.schemas.tasks import BatchIn, BatchOut, Envelope, TaskIn, TaskOut
+from services.api.schemas.answers import BatchOut, TaskOut
+from services.api.schemas.tasks import BatchIn, Envelope, TaskIn
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 _ERRORS = problems(400, 409, 413, 415, 422, 429)

@@ -17,16 +17,8 @@ from services.api import bodies
 from services.api.deps import Use, Who, in_transaction
 from services.api.openapi import body, example, problems
 from services.api.parts import Parts
-from services.api.schemas.tasks import (
-    AttemptsOut,
-    CancelIn,
-    EventsOut,
-    LogsOut,
-    ResultOut,
-    TaskOut,
-    TaskPage,
-    TaskQuery,
-)
+from services.api.schemas.answers import AttemptsOut, EventsOut, LogsOut, ResultOut, TaskOut, TaskPage
+from services.api.schemas.tasks import CancelIn, TaskQuery
 
 router = APIRouter(prefix="/v1/tasks", tags=["tasks"])
 _encode = msgspec.json.Encoder().encode

@@ -1,6 +1,6 @@
 """Users, tokens and API keys."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, SecretStr
 
@@ -10,6 +10,16 @@ _USERNAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{1,62}$"
 _EMAIL = r"^[^@\s\x00-\x20\x7f]{1,64}@[A-Za-z0-9.-]{1,190}$"
 _MOMENT = "2030-01-31T12:00:00Z"
 _KEY = "tf_k3v9x0qmd1za_" + "x" * 43
+
+_KEY_OUT: dict[str, Any] = {
+    "id": 1,
+    "name": "laptop",
+    "prefix": "k3v9x0qmd1za",
+    "is_active": True,
+    "created_at": _MOMENT,
+    "last_used_at": None,
+    "expires_at": None,
+}
 
 Password = Annotated[SecretStr, Field(min_length=1, max_length=1024, description="8 to 1,024 bytes.")]
 
@@ -81,19 +91,7 @@ class KeyIn(In):
 class KeyOut(Out):
     """An API key, without its secret."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": 1,
-                "name": "laptop",
-                "prefix": "k3v9x0qmd1za",
-                "is_active": True,
-                "created_at": _MOMENT,
-                "last_used_at": None,
-                "expires_at": None,
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": _KEY_OUT})
 
     id: int
     name: str
@@ -107,25 +105,14 @@ class KeyOut(Out):
 class NewKeyOut(KeyOut):
     """A new API key: the one time that `key` is shown."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": 1,
-                "key": _KEY,
-                "name": "laptop",
-                "prefix": "k3v9x0qmd1za",
-                "is_active": True,
-                "created_at": _MOMENT,
-                "last_used_at": None,
-                "expires_at": None,
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": {**_KEY_OUT, "key": _KEY}})
 
     key: str
 
 
 class KeysOut(Out):
     """A user's API keys."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"keys": [_KEY_OUT]}})
 
     keys: list[KeyOut]

@@ -30,7 +30,7 @@ def _moment(value: Any) -> Any:
         message = "it must be a time with its zone, like 2030-01-31T12:00:00Z"
         raise ValueError(message)
     try:
-        moment = datetime.fromisoformat(value).astimezone(UTC)
+        moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         message = "there is no such day or time"
         raise ValueError(message) from None

@@ -7,6 +7,28 @@ from pydantic import ConfigDict, Field
 
 from services.api.schemas.base import In, Out
 
+_QUEUE: dict[str, Any] = {
+    "name": "text",
+    "paused": False,
+    "max_concurrent": 0,
+    "max_per_key": 1,
+    "depth": {"pending": 0, "queued": 12, "running": 4, "failed": 0},
+    "oldest_queued_seconds": 1.5,
+}
+
+_WORKER: dict[str, Any] = {
+    "id": "01938f2a-6c7e-7c3a-9d0e-2f6b8f1f0a11",
+    "name": "worker-text-0",
+    "state": "alive",
+    "queues": ["text"],
+    "types": ["examples.wordcount:count"],
+    "slots": {"sync": 4, "async": 400},
+    "free": {"sync": 1, "async": 400},
+    "running": 3,
+    "build": "",
+    "last_beat_seconds": 0.7,
+}
+
 
 class DepthOut(Out):
     """How many tasks of a queue are where; counting stops at 10,000, `failed` is of the last hour."""
@@ -20,18 +42,7 @@ class DepthOut(Out):
 class QueueOut(Out):
     """A queue."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "name": "text",
-                "paused": False,
-                "max_concurrent": 0,
-                "max_per_key": 1,
-                "depth": {"pending": 0, "queued": 12, "running": 4, "failed": 0},
-                "oldest_queued_seconds": 1.5,
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": _QUEUE})
 
     name: str
     paused: bool
@@ -43,6 +54,8 @@ class QueueOut(Out):
 
 class QueuesOut(Out):
     """All queues, by name."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"queues": [_QUEUE]}})
 
     queues: list[QueueOut]
 
@@ -57,24 +70,9 @@ class LimitsIn(In):
 
 
 class WorkerOut(Out):
-    """A worker that lives. Who is no administrator sees of `types` only what any task of theirs could name."""
+    """A worker that has not been declared dead."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": "01938f2a-6c7e-7c3a-9d0e-2f6b8f1f0a11",
-                "name": "worker-text-0",
-                "state": "alive",
-                "queues": ["text"],
-                "types": ["examples.wordcount:count"],
-                "slots": {"sync": 4, "async": 400},
-                "free": {"sync": 1, "async": 400},
-                "running": 3,
-                "build": "",
-                "last_beat_seconds": 0.7,
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": _WORKER})
 
     id: UUID
     name: str
@@ -90,6 +88,8 @@ class WorkerOut(Out):
 
 class WorkersOut(Out):
     """All workers that live."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"workers": [_WORKER]}})
 
     workers: list[WorkerOut]
 

@@ -43,9 +43,7 @@ class Api:
 
     def user(self, name: str, *, admin: bool = False) -> User:
         with database.SessionLocal() as session:
-            user = accounts.register(
-                session, CHEAP, username=name, email=f"{name}@example.org", password=PASSWORD
-            )
+            user = accounts.register(session, CHEAP, username=name, email=f"{name}@example.org", password=PASSWORD)
             user.is_admin = admin
             session.commit()
             return user

@@ -34,7 +34,11 @@ def _claims(user_id: int, **other: Any) -> dict[str, Any]:
 
 def _unsigned(claims: dict[str, Any], header: dict[str, Any]) -> str:
     def part(value: dict[str, Any]) -> str:
-        return base64.urlsafe_b64encode(json.dumps(value, default=lambda t: int(t.timestamp())).encode()).decode().rstrip("=")
+        return (
+            base64.urlsafe_b64encode(json.dumps(value, default=lambda t: int(t.timestamp())).encode())
+            .decode()
+            .rstrip("=")
+        )
 
     return f"{part(header)}.{part(claims)}."
 
@@ -45,7 +49,10 @@ async def test_from_registration_to_a_task_by_token(api: Api) -> None:
     assert (made.status_code, made.json()["email"], made.json()["is_admin"]) == (201, "grace@example.org", False)
     assert PASSWORD not in made.text
     assert "password" not in made.text
-    for how in ({"json": {"username": "grace", "password": PASSWORD}}, {"data": {"username": "grace", "password": PASSWORD}}):
+    for how in (
+        {"json": {"username": "grace", "password": PASSWORD}},
+        {"data": {"username": "grace", "password": PASSWORD}},
+    ):
         token = (await api.anonymous.post("/v1/auth/token", **how)).json()  # type: ignore[arg-type]
         assert (token["token_type"], token["expires_in"]) == ("bearer", 900)
         async with api.client(authorization=f"Bearer {token['access_token']}") as grace:
@@ -103,12 +110,12 @@ async def test_a_login_writes_an_outdated_hash_anew(api: Api) -> None:
         assert stronger.verify(now.password, PASSWORD)
 
 
-@pytest.mark.parametrize("password", ["short", "x" * 1025, "é" * 600, "", 12345678, None])
-async def test_a_password_outside_its_bounds_is_refused_before_it_is_hashed(api: Api, password: Any) -> None:
-    answer = await api.anonymous.post(
-        "/v1/auth/register", json={"username": "bounds", "email": "b@example.org", "password": password}
-    )
-    assert (answer.status_code, answer.json()["field"]) == (422, "password")
+async def test_a_password_outside_its_bounds_is_refused_before_it_is_hashed(api: Api) -> None:
+    for password in ["short", "x" * 1025, "é" * 600, "", 12345678, None]:
+        answer = await api.anonymous.post(
+            "/v1/auth/register", json={"username": "bounds", "email": "b@example.org", "password": password}
+        )
+        assert (answer.status_code, answer.json()["field"]) == (422, "password")
 
 
 def test_hashing_is_bounded() -> None:
@@ -143,7 +150,16 @@ async def test_every_wrong_key_looks_the_same(api: Api) -> None:
         session.commit()
     good = api.key(user).text
     answers = set()
-    for key in (expired.text, revoked.text, good[:16] + "x" * 43, f"tf_{'a' * 12}_{'b' * 43}", "tf_", "", "x" * 9000, good + "x"):
+    for key in (
+        expired.text,
+        revoked.text,
+        good[:16] + "x" * 43,
+        f"tf_{'a' * 12}_{'b' * 43}",
+        "tf_",
+        "",
+        "x" * 9000,
+        good + "x",
+    ):
         answer = await api.anonymous.get("/v1/tasks", headers={"x-api-key": key})
         answers.add((answer.status_code, str({**answer.json(), "request_id": ""})))
     assert len(answers) == 1
@@ -170,6 +186,7 @@ async def test_a_revoked_key_dies_within_five_seconds_elsewhere_and_at_once_here
         assert (await two.get("/v1/tasks")).status_code == 200
         assert (await one.delete(f"/v1/api-keys/{second.row.id}")).status_code == 204
         assert (await two.get("/v1/tasks")).status_code == 401
+        assert (await one.get("/v1/tasks")).status_code == 200
         # Revoked by another process: this one learns it when its cache ends.
         with database.SessionLocal() as session:
             accounts.revoke_key(session, owner_id=user.id, key_id=first.row.id)
@@ -209,7 +226,9 @@ ATTACKS: dict[str, Any] = {
     "none": lambda user: _unsigned(_claims(user), {"alg": "none", "typ": "JWT"}),
     "None in capitals": lambda user: _unsigned(_claims(user), {"alg": "NONE", "typ": "JWT"}),
     "another algorithm": lambda user: jwt.encode(_claims(user), SECRET_KEY * 2, algorithm="HS512"),
-    "right secret, another algorithm": lambda user: jwt.encode(_claims(user), SECRET_KEY.ljust(64, "x"), algorithm="HS384"),
+    "right secret, another algorithm": lambda user: jwt.encode(
+        _claims(user), SECRET_KEY.ljust(64, "x"), algorithm="HS384"
+    ),
     "another secret": lambda user: jwt.encode(_claims(user), "y" * 40, algorithm="HS256"),
     "expired": lambda user: jwt.encode(_claims(user, exp=NOW - timedelta(seconds=30)), SECRET_KEY),
     "without exp": lambda user: jwt.encode(_claims(user, exp=None), SECRET_KEY),
@@ -219,26 +238,28 @@ ATTACKS: dict[str, Any] = {
     "of the future": lambda user: jwt.encode(_claims(user, nbf=NOW + timedelta(minutes=2)), SECRET_KEY),
     "for others": lambda user: jwt.encode(_claims(user, aud="refresh"), SECRET_KEY),
     "by others": lambda user: jwt.encode(_claims(user, iss="someone"), SECRET_KEY),
-    "of nobody": lambda user: jwt.encode(_claims(10**9), SECRET_KEY),
+    "of nobody": lambda _: jwt.encode(_claims(10**9), SECRET_KEY),
     "sub is no number": lambda user: jwt.encode(_claims(user, sub="1 or 1=1"), SECRET_KEY),
     "sub is enormous": lambda user: jwt.encode(_claims(user, sub="9" * 400), SECRET_KEY),
     "kid is a path": lambda user: jwt.encode(_claims(user), "\0", algorithm="HS256", headers={"kid": "../../dev/null"}),
     "brings its key": lambda user: jwt.encode(_claims(user), "z" * 40, headers={"jwk": {"k": "z"}, "jku": "http://x"}),
     "large": lambda user: jwt.encode(_claims(user, more="x" * 9000), SECRET_KEY),
     "signature cut": lambda user: jwt.encode(_claims(user), SECRET_KEY)[:-2],
-    "no token": lambda user: "….….…",
+    "no token": lambda _: "….….…",
 }
 
 
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
-@pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_token_that_does_not_count(api: Api, attack: str) -> None:
+async def test_tokens_that_do_not_count(api: Api) -> None:
     user = api.user("ada")
     good = jwt.encode(_claims(user.id), SECRET_KEY)
     assert (await api.anonymous.get("/v1/tasks", headers={"authorization": f"Bearer {good}"})).status_code == 200
-    token = ATTACKS[attack](user.id)
-    answer = await api.anonymous.get("/v1/tasks", headers={b"authorization": f"Bearer {token}".encode()})
-    assert (answer.status_code, answer.json()["detail"]) == (401, "The access token is not valid")
+    told = {}
+    for attack, forge in ATTACKS.items():
+        bearer = [(b"authorization", f"Bearer {forge(user.id)}".encode())]
+        answer = await api.anonymous.get("/v1/tasks", headers=bearer)
+        told[attack] = (answer.status_code, answer.json()["detail"])
+    assert told == dict.fromkeys(ATTACKS, (401, "The access token is not valid"))
 
 
 async def test_callers_that_miss_the_cache_together_ask_once(api: Api) -> None:

@@ -54,7 +54,9 @@ async def test_without_postgresql_every_path_says_so_and_all_recovers(own_api: t
             await api.anonymous.post("/v1/auth/token", json=login),
             await api.anonymous.get("/v1/tasks", headers={"x-api-key": f"tf_{'a' * 12}_{'b' * 43}"}),
         ]
-        assert {(str(answer.request.url), answer.status_code) for answer in answers if answer.status_code != 503} == set()
+        assert {
+            (str(answer.request.url), answer.status_code) for answer in answers if answer.status_code != 503
+        } == set()
         assert {answer.json()["code"] for answer in answers} <= {"unavailable", "commit_unknown"}
         assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
         ready = await api.anonymous.get("/readyz")
@@ -98,7 +100,9 @@ async def test_an_answer_lost_after_the_commit_is_read_back(
     monkeypatch.setattr(queue, verb, _losing(getattr(queue, verb), after=True), raising=False)
     headers = {"Idempotency-Key": "k"} if keyed else {}
     async with api.person("ada") as ada:
-        answers = await asyncio.gather(*(ada.post("/v1/tasks", json=TASK, headers=headers) for _ in range(1 if keyed else 5)))
+        answers = await asyncio.gather(
+            *(ada.post("/v1/tasks", json=TASK, headers=headers) for _ in range(1 if keyed else 5))
+        )
         assert {answer.status_code for answer in answers} == {201}
         assert {answer.headers.get("idempotent-replay") for answer in answers} == {None}
         assert await _tasks(api) == len(answers) == len({answer.json()["id"] for answer in answers})
@@ -162,7 +166,7 @@ async def test_a_schema_that_is_not_there_yet_is_not_ready(
     config.reload()
     async with running() as api:
 
-        async def seen(expected: bool | None) -> bool:
+        async def seen(*, expected: bool | None) -> bool:
             return bool((await api.anonymous.get("/readyz")).json()["migrated"] is expected)
 
         assert await happens(lambda: seen(expected=False))

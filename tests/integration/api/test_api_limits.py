@@ -13,13 +13,13 @@ from core.clock import SystemClock
 from core.domain.limits import Rate, take
 from core.errors import Throttled
 from core.limits import _RATE, BothLimiter, Limiter, refuse
-from core.redis_client import Server, get_redis
+from core.redis_client import Server, get_redis, get_redis_client
 from tests.integration.api.conftest import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from core.embedded import Servers
+    from core.embedded import Servers, Which
     from tests.integration.api.conftest import Api
 
 TASK = {"type": "a:b"}
@@ -44,9 +44,10 @@ class Clock(SystemClock):
 async def test_a_submit_tells_what_is_left_and_a_batch_costs_what_it_holds(api: Api) -> None:
     with config.override(rate_limit_submit_per_minute=10):
         user = api.user("ada")
-        async with api.client(**{"x-api-key": api.key(user).text}) as one, api.client(
-            **{"x-api-key": api.key(user).text}
-        ) as two:
+        async with (
+            api.client(**{"x-api-key": api.key(user).text}) as one,
+            api.client(**{"x-api-key": api.key(user).text}) as two,
+        ):
             first = await one.post("/v1/tasks", json=TASK)
             limits = {name: int(first.headers[f"ratelimit-{name}"]) for name in ("limit", "remaining", "reset")}
             assert limits == {"limit": 10, "remaining": 9, "reset": 6}
@@ -69,7 +70,11 @@ async def test_guessing_passwords_ends_soon_whatever_the_headers_say(api: Api) -
     with config.override(rate_limit_auth_per_minute=5):
         codes = []
         for number in range(12):
-            headers = {"x-forwarded-for": f"10.0.0.{number}", "x-real-ip": f"10.1.0.{number}", "forwarded": "for=1.2.3.4"}
+            headers = {
+                "x-forwarded-for": f"10.0.0.{number}",
+                "x-real-ip": f"10.1.0.{number}",
+                "forwarded": "for=1.2.3.4",
+            }
             guess = {"username": "ada", "password": f"guess number {number}"}
             answer = await api.anonymous.post("/v1/auth/token", json=guess, headers=headers)
             codes.append(answer.status_code)
@@ -102,7 +107,9 @@ async def test_registration_is_limited_by_address(api: Api) -> None:
 async def test_the_script_in_redis_and_the_arithmetic_agree(high: Server) -> None:
     rate = Rate(limit=50, period=600.0)  # slow, so that the time between two calls changes nothing
     tat = 0.0
-    for turn, (cost, want) in enumerate([(1, 1), (5, 5), (1, 7), (0, 0), (30, 1), (8, 8), (3, 9), (3, 3), (1, 1), (1, 1)]):
+    for turn, (cost, want) in enumerate(
+        [(1, 1), (5, 5), (1, 7), (0, 0), (30, 1), (8, 8), (3, 9), (3, 3), (1, 1), (1, 1)]
+    ):
         said = await high.run(_RATE, ["tf:rate:test"], [rate.limit, 600_000_000, cost, max(cost, want)])
         mine = take(rate, tat, 0.0, cost=cost, want=max(cost, want))
         tat = mine.tat
@@ -165,14 +172,20 @@ async def test_a_redis_without_memory_refuses_nobody(api: Api, redis_servers: Se
 @contextmanager
 def gone(servers: Servers, how: str) -> Iterator[None]:
     """Both Redis killed, or frozen so that connections hang."""
-    pids = [pid for pid in (servers.redis_high_pid, servers.redis_low_pid) if pid]
-    for which, pid in zip(("high", "low"), pids, strict=True):
-        os.kill(pid, signal.SIGSTOP) if how == "frozen" else embedded.stop_redis(servers, which)  # type: ignore[arg-type]
+    pids: dict[Which, int] = {which: get_redis_client(which).info("server")["process_id"] for which in ("high", "low")}
+    for which, pid in pids.items():
+        if how == "frozen":
+            os.kill(pid, signal.SIGSTOP)
+        else:
+            embedded.stop_redis(servers, which)
     try:
         yield
     finally:
-        for which, pid in zip(("high", "low"), pids, strict=True):
-            os.kill(pid, signal.SIGCONT) if how == "frozen" else embedded.start_redis(servers, which)  # type: ignore[arg-type]
+        for which, pid in pids.items():
+            if how == "frozen":
+                os.kill(pid, signal.SIGCONT)
+            else:
+                embedded.start_redis(servers, which)
 
 
 @pytest.mark.fault

@@ -61,7 +61,10 @@ async def test_a_batch_is_all_or_none(api: Api, ada: AsyncClient) -> None:
     answer = await ada.post("/v1/tasks:batch", json={"tasks": [TASK, {**TASK, "queue": "no/slash"}, {**TASK, "id": 1}]})
     problem = answer.json()
     assert (answer.status_code, problem["code"], problem["field"]) == (422, "invalid", "tasks[1].queue")
-    assert [(error["index"], error["field"]) for error in problem["errors"]] == [(1, "tasks[1].queue"), (2, "tasks[2].id")]
+    assert [(error["index"], error["field"]) for error in problem["errors"]] == [
+        (1, "tasks[1].queue"),
+        (2, "tasks[2].id"),
+    ]
     assert await _count(api) == 0
 
     answer = await ada.post("/v1/tasks:batch", json={"tasks": [TASK] * 1000})
@@ -80,7 +83,9 @@ async def test_a_batch_that_is_not_atomic_tells_the_bad_ones_apart(api: Api, ada
     assert await _count(api) == 2
 
 
-async def test_a_row_that_postgresql_refuses_fails_alone(api: Api, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_row_that_postgresql_refuses_fails_alone(
+    api: Api, ada: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Half a surrogate pair, which our checks would have stopped: no value is known that passes them and fails there.
     bad = json.loads('"\\ud800"')
     monkeypatch.setattr("services.api.routes.submits.TaskIn.submission", _with_title(bad))
@@ -144,10 +149,10 @@ async def test_a_key_that_another_transaction_holds_is_answered_alone(api: Api, 
     assert (await ada.post("/v1/tasks", json=TASK, headers=key)).status_code == 201
 
 
-@pytest.mark.parametrize("key", ["", " padded", "ümlaut", "x" * 256, "tab\tinside"])
-async def test_an_odd_idempotency_key_is_refused(ada: AsyncClient, key: str) -> None:
-    answer = await ada.post("/v1/tasks", json=TASK, headers={b"idempotency-key": key.encode()})
-    assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key")
+async def test_an_odd_idempotency_key_is_refused(ada: AsyncClient) -> None:
+    for key in ["", " padded", "ümlaut", "x" * 256, "tab\tinside"]:
+        answer = await ada.post("/v1/tasks", json=TASK, headers={b"idempotency-key": key.encode()})
+        assert (answer.status_code, answer.json()["field"]) == (422, "Idempotency-Key")
 
 
 async def test_a_replayed_batch_answers_as_before(ada: AsyncClient) -> None:

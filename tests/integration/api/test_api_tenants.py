@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
     from tests.integration.api.conftest import Api
 
-TASK = {"type": "secret.module:handler", "payload": {"canary": "adas-payload"}, "queue": "adas-queue", "title": "adas-title"}
+TASK = {
+    "type": "secret.module:handler",
+    "payload": {"canary": "adas-payload"},
+    "queue": "adas-queue",
+    "title": "adas-title",
+}
 CANARIES = ("adas-payload", "adas-title", "secret.module")
 
 FOREIGN, OWN, OPEN, ADMIN = "404 for a foreign id", "shows one's own only", "for everybody", "for administrators"
@@ -84,7 +89,7 @@ async def test_a_foreign_id_is_as_good_as_none(
 
 
 @pytest.mark.parametrize(("method", "path"), [route for route, rule in ROUTES.items() if rule == ADMIN])
-async def test_only_an_administrator_touches_queues(
+async def test_only_an_administrator_touches_queues(  # noqa: PLR0917 - fixtures
     api: Api, ada: AsyncClient, eve: AsyncClient, root: AsyncClient, method: str, path: str
 ) -> None:
     ids = await _prepared(api, ada)
@@ -119,17 +124,17 @@ async def test_nothing_of_a_tenant_shows_where_everybody_may_look(api: Api, ada:
         assert [canary for canary in CANARIES if canary in answer.text] == []
 
 
-@pytest.mark.parametrize(("method", "path"), sorted(ROUTES))
-async def test_without_credentials_only_the_open_paths_answer(api: Api, method: str, path: str) -> None:
+async def test_without_credentials_only_the_open_paths_answer(api: Api) -> None:
     ids = {"task_id": "01938f2a-6c7e-7c3a-9d0e-2f6b8f1f0a11", "key_id": "1", "name": "default"}
-    answer = await api.anonymous.request(method, path.format(**ids), json=BODIES.get((method, path)))
-    if path in {"/healthz", "/readyz", "/metrics"}:
-        assert answer.status_code == 200
-    elif path.startswith("/v1/auth/"):
-        assert answer.status_code == 422
-    else:
-        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
-        assert answer.headers["www-authenticate"].startswith("Bearer")
+    for method, path in ROUTES:
+        answer = await api.anonymous.request(method, path.format(**ids), json=BODIES.get((method, path)))
+        if path in {"/healthz", "/readyz", "/metrics"}:
+            assert answer.status_code == 200
+        elif path.startswith("/v1/auth/"):
+            assert answer.status_code == 422
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+            assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 async def test_an_administrator_may_act_on_foreign_tasks(api: Api, ada: AsyncClient, root: AsyncClient) -> None:

@@ -102,12 +102,15 @@ def test_a_changed_file_starts_the_worker_anew_and_nothing_else(scene: Scene, tm
     before = [one.member for one in scene.keeper.kept]
     scene.after(2)
     assert scene.fleet.stopped == []
-    (tmp_path / "new.py").write_text("x")
+    (tmp_path / "client.py").write_text("import tasks")
+    scene.after(2)
+    assert scene.fleet.stopped == []
+    (tmp_path / "tasks.py").write_text("x = 1")
     scene.after(2)
     assert scene.fleet.stopped == [before[1]]
     assert [one.member is old for one, old in zip(scene.keeper.kept, before, strict=True)] == [True, False]
     assert scene.keeper.kept[1].member.env["TASKFLOW_WORKER_MODULES"] == "tasks"
-    assert scene.said[-1].startswith("new.py changed")
+    assert scene.said[-1].startswith("tasks.py changed")
     scene.after(2)
     assert len(scene.fleet.stopped) == 1
 

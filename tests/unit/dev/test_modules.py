@@ -31,9 +31,12 @@ def test_examples_of_the_users_own_hide_ours(tmp_path: Path) -> None:
 def test_a_change_is_seen_in_modules_and_beside_them(tmp_path: Path) -> None:
     package = tmp_path / "app" / "jobs"
     package.mkdir(parents=True)
-    files = [tmp_path / "helper.py", tmp_path / "app" / "__init__.py", package / "mail.py"]
+    files = [tmp_path / "helper.py", tmp_path / "app" / "__init__.py", package / "mail.py", tmp_path / "deep.py"]
     for file in files:
         file.write_text("")
+    files[2].write_text("def f():\n    from helper import x\n")
+    files[0].write_text("import deep, os\nimport helper\n")
+    (tmp_path / "client.py").write_text("import app.jobs.mail")
     hidden = tmp_path / "app" / "__pycache__"
     hidden.mkdir()
     (hidden / "x.py").write_text("")

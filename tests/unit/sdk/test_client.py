@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -254,3 +255,25 @@ def test_batches_lose_nothing() -> None:
     found = list(verbs.batches(bodies))
     assert [one for batch in found for one in batch] == bodies
     assert all(len(batch) == 1 or sum(map(len, batch)) < 2**20 for batch in found)
+
+
+async def test_many_awaited_results_keep_no_submission_out() -> None:
+    polls: list[float] = []
+    open_ = asyncio.Event()
+
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.method == "POST":
+            return httpx2.Response(*CREATED[:1], json=CREATED[1])
+        polls.append(float(request.url.params["wait"]))
+        await open_.wait()
+        return httpx2.Response(200, json={"id": ID, "status": "COMPLETED", "result": 1})
+
+    options = {"transport": httpx2.MockTransport(answer)}
+    async with Client(transport=Http(Settings("http://server", "tf_key", "test"), options=options)) as client:
+        waiting = [asyncio.create_task(client.handle(ID).result_async()) for _ in range(300)]
+        await asyncio.sleep(0)
+        await size.options(client=client).submit_async("a")
+        assert len(polls) < 100
+        open_.set()
+        assert await asyncio.gather(*waiting) == [1] * 300
+        assert (polls[0], polls[-1]) == (30, 2)

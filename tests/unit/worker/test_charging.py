@@ -63,7 +63,7 @@ TABLE_OF_CHARGES = [
     ("outcome", "failures_before", "crashes_before", "cause", "reason", "failures", "crashes", "isolation"),
     TABLE_OF_CHARGES,
 )
-def test_what_charges_what(
+def test_what_charges_what(  # noqa: PLR0917 - a table has columns
     outcome: Outcome,
     failures_before: int,
     crashes_before: int,
@@ -101,7 +101,11 @@ tasks = st.builds(
     st.integers(0, 100),
 )
 policies = st.builds(
-    RetryPolicy, max_attempts=st.integers(1, 10), initial=st.floats(0, 10), factor=st.floats(1, 10), cap=st.floats(0, 1e3)
+    RetryPolicy,
+    max_attempts=st.integers(1, 10),
+    initial=st.floats(0, 10),
+    factor=st.floats(1, 10),
+    cap=st.floats(0, 1e3),
 )
 rands = st.floats(0, 1, exclude_max=True)
 

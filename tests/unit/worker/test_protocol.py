@@ -23,13 +23,32 @@ to_child = st.one_of(
     st.builds(wire.Ping, small),
 )
 definitions = st.builds(
-    wire.Definition, texts, texts, small, seconds, seconds, st.floats(0, 9), st.floats(1, 9), st.floats(0, 9), st.booleans()
+    wire.Definition,
+    texts,
+    texts,
+    small,
+    seconds,
+    seconds,
+    st.floats(0, 9),
+    st.floats(1, 9),
+    st.floats(0, 9),
+    st.booleans(),
 )
 to_supervisor = st.one_of(
     st.builds(wire.Ready, small, st.lists(definitions, max_size=3), small),
     st.builds(wire.Broken, texts),
     st.builds(
-        wire.Done, ids, small, texts, st.none() | st.binary(max_size=99), texts, texts, texts, st.booleans(), seconds, texts
+        wire.Done,
+        ids,
+        small,
+        texts,
+        st.none() | st.binary(max_size=99),
+        texts,
+        texts,
+        texts,
+        st.booleans(),
+        seconds,
+        texts,
     ),
     st.builds(wire.Progress, ids, small, st.floats(0, 1), texts),
     st.builds(wire.Logs, ids, small, texts),

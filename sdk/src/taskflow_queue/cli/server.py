@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 SERVER: Final = "taskflow-server"
+EMBEDDED: Final = "embedded"
 
 
 def dev(
@@ -38,7 +39,7 @@ def dev(
     `.taskflow/`; DATABASE_URL and REDIS_HOST_HIGH, REDIS_HOST_LOW use your own servers instead.
     """
     arguments = [*(modules or []), "--port", str(port), "--children", str(children)]
-    raise typer.Exit(run("services.dev.main", [*arguments, *([] if reload else ["--no-reload"])], extra="embedded"))
+    raise typer.Exit(run("services.dev.main", [*arguments, *([] if reload else ["--no-reload"])], extra=EMBEDDED))
 
 
 def doctor(o: As = Format.TABLE) -> None:
@@ -58,7 +59,8 @@ def run(
     except metadata.PackageNotFoundError:
         name = f"'{SERVER}[api,scheduler,worker,embedded]'" if extra else f"'{SERVER}[worker]'"
         raise SettingError("this command needs the server, which is not installed", fix=f"pip install {name}") from None
-    environment = _stores() | os.environ | (environment or {})
+    # `dev` brings the stores itself: those of one that was killed must not look like the user's own.
+    environment = ({} if extra == EMBEDDED else _stores()) | os.environ | (environment or {})
     command = [sys.executable, "-I", "-u", "-m", module, *arguments]
     started = subprocess.Popen(command, env=environment)
 

@@ -32,7 +32,7 @@ def watch(
 
     With -o json, each line is a JSON object: {"status": ...}, {"progress": ...}, {"log": ...}, {"result": ...}.
     """
-    asked = client(patience=60)
+    asked = client(patience=20)
     found = task_id(asked, task)
     info: TaskInfo | None = None
     with _Screen(o) as screen:
@@ -144,6 +144,8 @@ def progress_as_words(progress: Progress) -> str:
 
 
 def show_error(error: Failure) -> None:
-    """Show the error of a task: its traceback, which ends with the error itself, or that alone."""
-    words = error.traceback or f"{error.type}: {error.message}"
-    output.console().print(Text(words.rstrip(), style="red"))
+    """Show the error of a task: its traceback, and the error itself unless that ends with it."""
+    words = (error.traceback or "").rstrip()
+    if not words or (error.message or "") not in words:
+        words = f"{words}\n{error.type}: {error.message}".lstrip()
+    output.console().print(Text(words, style="red"))

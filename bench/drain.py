@@ -1,0 +1,91 @@
+"""Drain: tasks are queued first, then the workers start; from the first claim to the last committed ending."""
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import psutil
+
+from bench.counting import Counters, busy_seconds, counters
+from core import queue_manager as queue
+from core.database import Database
+from core.domain.ids import uuid7
+from core.domain.task import Submission
+from services.dev.stage import Stage
+
+BATCH = 1000
+PATIENCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """One drain: tasks a second, and what each thousand tasks cost."""
+
+    kind: str
+    tasks: int
+    seconds: float
+    cpu: dict[str, float]
+    spent: Counters
+
+    @property
+    def rate(self) -> float:
+        """Tasks a second."""
+        return self.tasks / self.seconds
+
+
+def new_id() -> UUID:
+    """A fresh task id."""
+    return uuid7(time.time_ns() // 1_000_000, secrets.token_bytes(10))
+
+
+async def fill(database: Database, kind: str, count: int, owner: int) -> None:
+    """Queue `count` tasks of `kind`, a thousand a commit."""
+    async with database.begin() as tx:
+        await queue.ensure_queues(tx, ["bench"])
+    for start in range(0, count, BATCH):
+        some = [
+            Submission(id=new_id(), owner_id=owner, type=kind, queue="bench", payload="null")
+            for _ in range(min(BATCH, count - start))
+        ]
+        async with database.connection() as tx:
+            await queue.submit(tx, some)
+
+
+async def _finished(database: Database) -> tuple[int, float]:
+    async with database.connection() as tx:
+        row = await tx.fetchrow(
+            "select count(*) as done, extract(epoch from max(finished_at) - min(started_at))::float8 as seconds"
+            " from tasks where status::text = 'COMPLETED' and queue = 'bench'"
+        )
+    return row["done"], row["seconds"] or 0.0
+
+
+async def drain(database: Database, stage: Stage, kind: str, count: int, *, workers: int) -> Drain:
+    """Queue tasks, start workers, wait until all are committed, stop the workers."""
+    async with database.connection() as tx:
+        await tx.execute("truncate tasks, task_events, task_logs")
+    await fill(database, kind, count, stage.owner)
+    before = await counters(database)
+    trees: dict[str, Sequence[psutil.Process]] = stage.processes()
+    cpu_before = busy_seconds(trees)
+    started = [stage.fleet.worker("bench.tasks") for _ in range(workers)]
+    end = time.monotonic() + PATIENCE_SECONDS
+    done, seconds = 0, 0.0
+    while done < count and time.monotonic() < end:
+        await asyncio.sleep(0.25)
+        done, seconds = await _finished(database)
+    if done < count:
+        raise TimeoutError(f"{done} of {count} tasks were done after {PATIENCE_SECONDS:.0f} s")
+    cpu = {name: value - cpu_before.get(name, 0.0) for name, value in busy_seconds(stage.processes()).items()}
+    spent = (await counters(database)).since(before)
+    stage.fleet.stop(*started)
+    return Drain(kind, count, seconds, cpu, spent)
+
+
+def worker_count() -> int:
+    """Two, as in every figure of ours; BENCH_WORKERS says otherwise."""
+    return int(os.environ.get("BENCH_WORKERS", "2"))

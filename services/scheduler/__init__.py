@@ -1,0 +1,1 @@
+"""The scheduler: feeds, promotes, rescues and keeps house, under leadership."""

@@ -1,0 +1,165 @@
+"""Endings and claims whose answers are lost, and endings that PostgreSQL refuses: on a real one."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from core import queue_manager as queue
+from core.domain.lifecycle import Cause
+from core.domain.task import Claimed, Ending, Reason, WorkerFace
+from core.errors import CommitUnknown, Unavailable
+from core.pool import Database
+from services.worker.claiming import Claimer
+from services.worker.finishing import Finisher
+from services.worker.holding import Holding
+from services.worker.identity import Identity
+from tests.working import House, house
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TYPES = ["tests.handlers:noop"]
+
+
+class Forgetful(Database):
+    """Loses answers: what was committed is committed, and the caller is not told. Or never sends anything."""
+
+    lose = 0
+    away = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Any]:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("as asked")
+        async with super().connection() as tx:
+            yield tx
+        if self.lose:
+            self.lose -= 1
+            raise CommitUnknown("as asked")
+
+
+@pytest.fixture
+async def home(database_url: str) -> AsyncIterator[House]:
+    async with house(database_url) as there:
+        yield there
+
+
+@pytest.fixture
+async def forgetful(database_url: str) -> AsyncIterator[Forgetful]:
+    async with Forgetful(database_url, name="tf-forgetful", size=2) as database:
+        yield database
+
+
+async def claimed(home: House, number: int) -> list[Claimed]:
+    identity = await registered(home)
+    ids = await home.submit("noop", number)
+    async with home.database.begin() as tx:
+        return await queue.claim(tx, ids, worker=identity.id, claim=uuid4(), types=TYPES)
+
+
+async def registered(home: House) -> Identity:
+    identity = Identity(lease_seconds=15)
+    face = WorkerFace(
+        id=identity.id,
+        name="w",
+        queues=("default",),
+        sync_types=tuple(TYPES),
+        async_types=(),
+        sync_slots=1,
+        async_slots=0,
+    )
+    async with home.database.begin() as tx:
+        assert await queue.register_worker(tx, face)
+    return identity
+
+
+def returned(task: Claimed, result: str = "1") -> Ending:
+    return Ending(
+        id=task.id,
+        attempt=task.attempt,
+        claim=task.claim,
+        cause=Cause.SUCCEED,
+        reason=Reason.RETURNED,
+        result=result,
+    )
+
+
+async def finish(database: Database, endings: list[Ending]) -> Holding:
+    holding = Holding()
+    holding.close(endings)
+    finisher = Finisher(database, holding)
+    serving = asyncio.ensure_future(finisher.serve())
+    finisher.put(endings)
+    async with asyncio.timeout(20):
+        await finisher.flushed()
+    serving.cancel()
+    with suppress(asyncio.CancelledError):
+        await serving
+    return holding
+
+
+def kinds(events: list[tuple[str, str | None]]) -> list[str]:
+    return [kind for kind, _ in events]
+
+
+@pytest.mark.parametrize(("lose", "away"), [(1, 0), (3, 0), (0, 3), (2, 2)])
+async def test_lost_answers_to_a_finish_fence_nobody(home: House, forgetful: Forgetful, lose: int, away: int) -> None:
+    tasks = await claimed(home, 5)
+    forgetful.lose, forgetful.away = lose, away
+    holding = await finish(forgetful, [returned(task) for task in tasks])
+    assert holding.empty
+    for task in tasks:
+        assert kinds(await home.events(task.id)) == ["CREATED", "STARTED", "COMPLETED"]
+
+
+async def test_what_was_fenced_is_told_even_when_answers_are_lost(home: House, forgetful: Forgetful) -> None:
+    tasks = await claimed(home, 4)
+    async with home.database.begin() as tx:
+        await queue.cancel(tx, [tasks[0].id], owner_id=None, force=True, by="test")
+    forgetful.lose = 1
+    await finish(forgetful, [returned(task) for task in tasks])
+    assert await home.statuses([task.id for task in tasks[1:]]) == {"COMPLETED"}
+    assert (await home.row(tasks[0].id))["status"] == "CANCELLED"
+    assert "FENCED" in kinds(await home.events(tasks[0].id))
+    for task in tasks[1:]:
+        assert "FENCED" not in kinds(await home.events(task.id))
+
+
+@pytest.mark.parametrize("bad", ["no json at all", '"\ud800"', "{"])
+async def test_one_result_that_cannot_be_stored_fails_alone(home: House, forgetful: Forgetful, bad: str) -> None:
+    tasks = await claimed(home, 21)
+    endings = [returned(task) for task in tasks[:-1]]
+    endings.insert(10, returned(tasks[-1], bad))
+    holding = await finish(forgetful, endings)
+    assert holding.empty
+    row = await home.row(tasks[-1].id)
+    assert (row["status"], row["retry_count"]) == ("FAILED", 1)
+    assert (await home.events(tasks[-1].id))[-1] == ("FAILED", "result_rejected")
+    assert await home.statuses([task.id for task in tasks[:-1]]) == {"COMPLETED"}
+
+
+async def test_a_lost_answer_to_a_claim_is_read_back(home: House, forgetful: Forgetful) -> None:
+    identity = await registered(home)
+    ids = await home.submit("noop", 5)
+    claimer = Claimer(forgetful, Holding(), identity)
+    forgetful.lose = 2
+    found = await claimer.claim(ids, TYPES)
+    assert {task.id for task in found} == set(ids)
+    assert {task.attempt for task in found} == {1}
+
+
+async def test_a_claim_under_an_id_that_was_given_up_is_dropped(home: House, forgetful: Forgetful) -> None:
+    identity = await registered(home)
+    ids = await home.submit("noop", 2)
+
+    claimer = Claimer(forgetful, Holding(), identity)
+    claiming = asyncio.ensure_future(claimer.claim(ids, TYPES))
+    await asyncio.sleep(0)
+    identity.id = UUID(int=7)
+    assert await claiming == []
