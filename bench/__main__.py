@@ -50,7 +50,7 @@ def rows(drains: list[Drain]) -> list[str]:
 async def measure() -> list[str]:
     """Run everything; the page's lines."""
     drains: list[Drain] = []
-    with stage(modules=("bench.tasks",), schedulers=1, workers=0) as ground:
+    with stage(("bench.tasks",), schedulers=1, workers=0) as ground:
         async with Database(settings.database_url, name="tf-bench") as database:
             for kind, count in RUNS:
                 drains.append(await drain(database, ground, kind, count, workers=worker_count()))

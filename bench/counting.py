@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from core.database import Database
+from services.dev.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,27 @@ async def counters(database: Database) -> Counters:
             " from pg_stat_database where datname = current_database()"
         )
     return Counters(row["commits"], row["wal_bytes"])
+
+
+def processes(stage: Stage) -> dict[str, list[psutil.Process]]:
+    """The processes of a stage by what they are: a worker's children apart from their supervisor."""
+    found: dict[str, list[psutil.Process]] = {"postgres": _tree(stage.servers.postgres_pid)}
+    found["redis"] = [*_tree(stage.servers.redis_high_pid), *_tree(stage.servers.redis_low_pid)]
+    for member in stage.fleet.living():
+        tree = _tree(member.pid)
+        found.setdefault(member.role, []).extend(tree[:1])
+        if member.role == "worker":
+            found.setdefault("children", []).extend(tree[1:])
+    return found
+
+
+def _tree(pid: int | None) -> list[psutil.Process]:
+    if pid is None:
+        return []
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    return []
 
 
 def busy_seconds(trees: Mapping[str, Sequence[psutil.Process]]) -> dict[str, float]:

@@ -4,13 +4,10 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-import psutil
-
-from bench.counting import Counters, busy_seconds, counters
+from bench.counting import Counters, busy_seconds, counters, processes
 from core import queue_manager as queue
 from core.database import Database
 from core.domain.ids import uuid7
@@ -70,8 +67,7 @@ async def drain(database: Database, stage: Stage, kind: str, count: int, *, work
         await tx.execute("truncate tasks, task_events, task_logs")
     await fill(database, kind, count, stage.owner)
     before = await counters(database)
-    trees: dict[str, Sequence[psutil.Process]] = stage.processes()
-    cpu_before = busy_seconds(trees)
+    cpu_before = busy_seconds(processes(stage))
     started = [stage.fleet.worker("bench.tasks") for _ in range(workers)]
     end = time.monotonic() + PATIENCE_SECONDS
     done, seconds = 0, 0.0
@@ -80,7 +76,7 @@ async def drain(database: Database, stage: Stage, kind: str, count: int, *, work
         done, seconds = await _finished(database)
     if done < count:
         raise TimeoutError(f"{done} of {count} tasks were done after {PATIENCE_SECONDS:.0f} s")
-    cpu = {name: value - cpu_before.get(name, 0.0) for name, value in busy_seconds(stage.processes()).items()}
+    cpu = {name: value - cpu_before.get(name, 0.0) for name, value in busy_seconds(processes(stage)).items()}
     spent = (await counters(database)).since(before)
     stage.fleet.stop(*started)
     return Drain(kind, count, seconds, cpu, spent)

@@ -14,18 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from core.errors import TaskFlowError
 from examples.demo import figures
 from examples.demo.faults import Chaos
-from examples.demo.stage import stage
 from examples.demo.work import Work, explain, sources
+from services.dev.stage import stage
 from taskflow_queue import Client
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from examples.demo.stage import Stage
+    from services.dev.stage import Stage
 
 CHAOS_SECONDS = 90.0
 DEADLINE = {False: 240.0, True: 220.0}
 PATIENCE = 120.0
+MODULES = ("examples.wordcount", "examples.demo.tasks")
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
     signal.signal(signal.SIGHUP, _leave)
     console = Console()
     try:
-        with stage(redis=redis, heartbeat=1.0 if chaos else None) as on:
+        with stage(MODULES, redis=redis, heartbeat=1.0 if chaos else None) as on:
             introduce(console, on)
             return play(console, on, chaos=chaos)
     except TaskFlowError as problem:
@@ -50,7 +51,9 @@ def introduce(console: Console, on: Stage) -> None:
     """Say what runs, with pids for whoever wants to look or to kill."""
     servers = on.servers
     redis = f"redis {servers.redis_high_pid} {servers.redis_low_pid}" if servers.redis_high else "no redis"
-    console.print(f"postgres {servers.postgres_pid or 'yours'} · {redis} · api {on.api.pid} at {on.url}", highlight=False)
+    console.print(
+        f"postgres {servers.postgres_pid or 'yours'} · {redis} · api {on.api.pid} at {on.url}", highlight=False
+    )
     console.print(
         f"schedulers {' '.join(str(one.pid) for one in on.schedulers)} · "
         f"workers {' '.join(str(one.pid) for one in on.workers)} · demo {os.getpid()}",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from examples.demo.stage import Stage
     from services.dev.fleet import Member
+    from services.dev.stage import Stage
 
 KILL_EVERY = 10.0
 LEASES_STOPPED = 2

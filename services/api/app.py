@@ -33,5 +33,5 @@ def create_app(parts: Callable[[], AbstractAsyncContextManager[Parts]] = open_pa
         app.include_router(router)
     problems.install(app)
     openapi.install(app)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, hot=submits.HOT)
     return app

@@ -14,7 +14,7 @@ from services.api.schemas.tasks import BatchIn, CancelIn, TaskIn
 
 _REF = "#/components/schemas/{model}"
 _BODIES: tuple[type[BaseModel], ...] = (BatchIn, CancelIn, KeyIn, LimitsIn, Problem, RegisterIn, TaskIn, TokenIn)
-_OPEN = ("/healthz", "/readyz", "/metrics", "/v1/auth/")  # no credentials are asked for here
+_OPEN = ("/healthz", "/readyz", "/v1/auth/")  # no credentials are asked for here
 _TITLES = {
     400: "The body is not JSON.",
     401: "Who is asking is not known.",

@@ -65,7 +65,6 @@ def test_every_path_of_v1_asks_who_is_asking(told: dict[str, Any]) -> None:
     assert unasked == {
         "GET /healthz",
         "GET /readyz",
-        "GET /metrics",
         "POST /v1/auth/register",
         "POST /v1/auth/token",
     }

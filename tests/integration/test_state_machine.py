@@ -18,7 +18,7 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from core import clock
 from core.domain.ordering import PriorityType
@@ -34,19 +34,18 @@ fates = st.sampled_from([Fate.ACK, Fate.ACK, Fate.ACK, Fate.HOLD, Fate.HOLD, Fat
 ends = st.sampled_from([Fate.ACK, Fate.ACK, Fate.LOST, Fate.UNDONE, Fate.FAIL])
 some = st.integers(0, 30)  # which one of a list, whatever its length
 few = st.integers(1, 3)
-specs = st.lists(
-    st.fixed_dictionaries(
-        {
-            "queue": st.sampled_from([PLAIN, CAPPED]),
-            "type": st.sampled_from([TYPES[0], TYPES[0], TYPES[1]]),
-            "concurrency_key": st.sampled_from([*KEYS, ""]),
-            "priority": st.sampled_from(PriorityType),
-            "delayed": st.booleans(),
-            "expires": st.booleans(),
-        }
-    ),
-    min_size=1,
-    max_size=3,
+kinds = st.sampled_from([*deeds.KINDS, "success"])
+queues = st.sampled_from([PLAIN, CAPPED])
+rarely = st.sampled_from([False, False, False, True])
+spec = st.fixed_dictionaries(
+    {
+        "queue": queues,
+        "type": st.sampled_from([TYPES[0], TYPES[0], TYPES[1]]),
+        "concurrency_key": st.sampled_from([*KEYS, ""]),
+        "priority": st.sampled_from(PriorityType),
+        "delayed": rarely,
+        "expires": rarely,
+    }
 )
 
 
@@ -66,78 +65,91 @@ class Machine(RuleBasedStateMachine):
         known = [*self.world.known]
         return [known[(which + step) % len(known)] for step in range(min(number, len(known)))]
 
-    def attempts(self, which: int, number: int, *, stale: bool) -> list[Claimed]:
-        worker = self.world.workers[which % 3]
-        tasks = worker.ghosts if stale else [*worker.held.values()]
+    def queued(self) -> list[UUID]:
+        rows = self.world.before.tasks if self.world.before else {}
+        return [task for task in self.world.known if task in rows and rows[task]["status"] == "QUEUED"]
+
+    def attempts(self, who: int, which: int, number: int, *, stale: bool) -> list[Claimed]:
+        tasks = [
+            task
+            for worker in (self.world.workers[who:] + self.world.workers[:who])
+            for task in (worker.ghosts if stale else worker.held.values())
+        ]
         chosen = {task.id: task for task in tasks[which % max(len(tasks), 1) :][:number]}
         return [*chosen.values()]
 
     # -- owners ------------------------------------------------------------------------------------------------------
 
-    @rule(specs=specs, fate=fates)
+    @initialize(specs=st.lists(spec, min_size=2, max_size=5))
+    def begin(self, specs: list[dict[str, Any]]) -> None:
+        self.submit(specs, Fate.ACK)
+
+    @rule(specs=st.lists(spec, min_size=1, max_size=3), fate=fates)
     def submit(self, specs: list[dict[str, Any]], fate: Fate) -> None:
         now = clock.now()
         tasks = []
-        for spec in specs:
-            more = dict(spec)
+        for each in specs:
+            more = dict(each)
             delayed, expires = more.pop("delayed"), more.pop("expires")
-            tasks.append(
-                deeds.submission(
-                    self.world,
-                    **more,
-                    scheduled_at=now + timedelta(hours=1) if delayed and expires else None,
-                    expires_at=now + timedelta(hours=2) if expires else None,
-                )
-            )
+            more["scheduled_at"] = now + timedelta(hours=1) if delayed else None
+            more["expires_at"] = now + timedelta(hours=2) if expires else None
+            tasks.append(deeds.submission(self.world, **more))
         deeds.submit(self.world, tasks, fate)
 
-    @rule(key=st.sampled_from("xy"), body=st.sampled_from([b"1", b"1", b"2"]), fate=fates)
-    def submit_keyed(self, key: str, body: bytes, fate: Fate) -> None:
+    @rule(key=st.sampled_from("xy"), body=st.sampled_from([b"1", b"1", b"2"]), again=st.booleans(), fate=fates)
+    def submit_keyed(self, key: str, body: bytes, fate: Fate, *, again: bool) -> None:
+        if again and self.world.dropped:
+            key, body = self.world.dropped.pop()
         deeds.submit_keyed(self.world, key, body, fate)
 
-    @precondition(lambda self: self.world.dropped)
-    @rule(fate=fates)
-    def submit_again(self, fate: Fate) -> None:
-        deeds.submit_keyed(self.world, *self.world.dropped.pop(), fate)
+    @rule(which=some, number=few, force=st.booleans(), grace=st.sampled_from([0.0, 60.0]), fate=fates)
+    def cancel(self, which: int, number: int, grace: float, fate: Fate, *, force: bool) -> None:
+        deeds.cancel(self.world, self.ids(which, number), fate, force=force, grace=grace)
 
-    @precondition(lambda self: self.world.known)
-    @rule(which=some, number=few, force=st.booleans(), fate=fates)
-    def cancel(self, which: int, number: int, fate: Fate, *, force: bool) -> None:
-        deeds.cancel(self.world, self.ids(which, number), fate, force=force)
-
-    @precondition(lambda self: self.world.known)
-    @rule(which=some, number=few, fate=fates)
+    @rule(which=some, number=st.integers(2, 6), fate=fates)
     def redrive(self, which: int, number: int, fate: Fate) -> None:
         deeds.redrive(self.world, self.ids(which, number), fate)
 
-    @precondition(lambda self: self.world.known)
-    @rule(which=some, number=few, priority=st.sampled_from(PriorityType), fate=fates)
-    def reprioritize(self, which: int, number: int, priority: PriorityType, fate: Fate) -> None:
-        deeds.reprioritize(self.world, self.ids(which, number), priority, fate)
-
-    @precondition(lambda self: self.world.known)
-    @rule(which=some)
-    def trespass(self, which: int) -> None:
-        deeds.trespass(self.world, self.ids(which, 2))
+    @rule(which=some, number=few, priority=st.none() | st.sampled_from(PriorityType), fate=fates)
+    def reprioritize(self, which: int, number: int, priority: PriorityType | None, fate: Fate) -> None:
+        if priority is None:
+            deeds.trespass(self.world, self.ids(which, number))
+        else:
+            deeds.reprioritize(self.world, self.ids(which, number), priority, fate)
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: self.world.known)
-    @rule(which=some, number=st.integers(1, 6), who=st.integers(0, 2), solo=st.booleans(), fate=fates)
+    @rule(which=some, number=st.integers(0, 2), who=st.integers(0, 2), solo=st.booleans(), fate=fates)
     def claim(self, which: int, number: int, who: int, fate: Fate, *, solo: bool) -> None:
-        deeds.claim(self.world, self.world.workers[who], self.ids(which, number), fate, solo=solo)
+        """Claim what is QUEUED, and `number` more that perhaps are not."""
+        ids = dict.fromkeys([*self.queued(), *self.ids(which, number)])
+        deeds.claim(self.world, self.world.workers[who], [*ids], fate, solo=solo)
 
-    @precondition(lambda self: any(worker.lost for worker in self.world.workers))
-    @rule(who=st.integers(0, 2))
-    def recover(self, who: int) -> None:
-        deeds.recover(self.world, self.world.workers[who])
+    @rule(who=st.integers(0, 2), number=few)
+    def work(self, who: int, number: int) -> None:
+        """What happens most of the time: the leader lets through, a worker claims."""
+        for duty in ("promote_due", "gate"):
+            deeds.lead(self.world, self.leader(), duty)
+        self.world.check()
+        deeds.claim(self.world, self.world.workers[who], self.queued()[:number])
 
-    @precondition(lambda self: any(worker.ghosts for worker in self.world.workers))
-    @rule(which=some, number=few, stale=st.booleans(), twice=st.booleans(), kind=st.sampled_from(deeds.KINDS), fate=fates)
-    def finish(self, which: int, number: int, kind: str, fate: Fate, *, stale: bool, twice: bool) -> None:
-        endings = [deeds.ending(task, kind) for task in self.attempts(which, number, stale=stale)]
+    def leader(self) -> int:
+        return self.world.epochs.index(max(self.world.epochs))
+
+    @precondition(lambda self: any(worker.held for worker in self.world.workers))
+    @rule(who=st.integers(0, 2), which=some, number=few, twice=st.booleans(), kind=kinds, fate=fates)
+    def finish(self, who: int, which: int, number: int, kind: str, fate: Fate, *, twice: bool) -> None:
+        endings = [deeds.ending(task, kind) for task in self.attempts(who, which, number, stale=False)]
         if endings:
             deeds.finish(self.world, endings * 2 if twice else endings, fate)
+
+    @precondition(lambda self: any(worker.ghosts for worker in self.world.workers))
+    @rule(who=st.integers(0, 2), which=some, number=few, kind=kinds, fate=fates)
+    def finish_late(self, who: int, which: int, number: int, kind: str, fate: Fate) -> None:
+        """Report on attempts that may have ended long ago, or that never were, as their claim was undone."""
+        endings = [deeds.ending(task, kind) for task in self.attempts(who, which, number, stale=True)]
+        if endings:
+            deeds.finish(self.world, endings, fate)
 
     @precondition(lambda self: self.world.unsure or self.world.spent)
     @rule(which=some, doubled=st.booleans(), fate=fates)
@@ -146,47 +158,59 @@ class Machine(RuleBasedStateMachine):
         if batches:
             deeds.finish(self.world, batches[which % len(batches)], fate)
 
-    @rule(who=st.integers(0, 2))
-    def beat(self, who: int) -> None:
-        deeds.beat(self.world, who)
-
-    @rule(who=st.integers(0, 2), fate=fates)
-    def take_stock(self, who: int, fate: Fate) -> None:
-        deeds.take_stock(self.world, self.world.workers[who], fate)
+    @rule(who=st.integers(0, 2), what=st.sampled_from(["beat", "stock", "recover"]), fate=fates)
+    def look_around(self, who: int, what: str, fate: Fate) -> None:
+        if what == "beat":
+            deeds.beat(self.world, who)
+        elif what == "stock":
+            deeds.take_stock(self.world, self.world.workers[who], fate)
+        else:
+            deeds.recover(self.world, self.world.workers[who])
 
     # -- leaders -----------------------------------------------------------------------------------------------------
 
-    @rule(who=st.integers(0, 1), duty=st.sampled_from([*deeds.DUTIES, "gate", "rescue"]), fate=fates)
+    @rule(who=st.integers(0, 1), duty=st.sampled_from(list(deeds.DUTIES)), fate=fates)
     def lead(self, who: int, duty: str, fate: Fate) -> None:
         deeds.lead(self.world, who, duty, fate)
 
-    @rule(who=st.integers(0, 1), fate=fates)
-    def take_over(self, who: int, fate: Fate) -> None:
-        deeds.take_over(self.world, who, fate)
+    @rule(fate=fates)
+    def gate(self, fate: Fate) -> None:
+        deeds.lead(self.world, self.leader(), "gate", fate)
 
-    @rule(who=st.integers(0, 2), late=st.booleans())
-    def bury(self, who: int, *, late: bool) -> None:
+    @rule(fate=fates)
+    def take_over(self, fate: Fate) -> None:
+        deeds.take_over(self.world, 1 - self.leader(), fate)
+
+    @rule(who=st.integers(0, 2), late=st.booleans(), rescue=st.booleans(), fate=fates)
+    def bury(self, who: int, fate: Fate, *, late: bool, rescue: bool) -> None:
         deeds.bury(self.world, self.world.workers[who], seen=-1 if late else None)
+        if rescue:
+            deeds.lead(self.world, self.leader(), "rescue", fate)
 
-    @rule(most=st.integers(1, 3), per_key=few, fate=fates)
-    def configure(self, most: int, per_key: int, fate: Fate) -> None:
-        deeds.configure(self.world, fate, most=most, per_key=per_key)
-
-    @rule(name=st.sampled_from([PLAIN, CAPPED]), paused=st.booleans(), fate=fates)
-    def pause(self, name: str, fate: Fate, *, paused: bool) -> None:
-        deeds.pause(self.world, name, fate, paused=paused)
+    @rule(most=st.integers(1, 3), per_key=few, paused=st.none() | st.booleans(), name=queues, fate=fates)
+    def administer(self, most: int, per_key: int, paused: bool | None, name: str, fate: Fate) -> None:  # noqa: FBT001
+        if paused is None:
+            deeds.configure(self.world, fate, most=most, per_key=per_key)
+        else:
+            deeds.pause(self.world, name, fate, paused=paused)
 
     # -- time and fate -----------------------------------------------------------------------------------------------
 
-    @rule()
-    def time_passes(self) -> None:
+    @rule(duty=st.sampled_from(["promote_due", "expire", "cancel_overdue"]), fate=fates)
+    def time_passes(self, duty: str, fate: Fate) -> None:
         self.world.run(self.world.pass_time())
+        deeds.lead(self.world, self.leader(), duty, fate)
 
     @precondition(lambda self: self.world.line.open)
     @rule(which=some, fate=ends)
     def decide(self, which: int, fate: Fate) -> None:
         calls = self.world.line.open
         self.world.resolve(calls[which % len(calls)], fate)
+
+    @precondition(lambda self: len(self.world.line.open) > 1)
+    @rule(which=some, fate=ends)
+    def decide_soon(self, which: int, fate: Fate) -> None:
+        self.decide(which, fate)
 
     @invariant()
     def holds(self) -> None:
@@ -207,8 +231,8 @@ def world(database_url: str) -> Iterator[World]:
 
 
 PROFILE = settings(
-    max_examples=1000 if FULL else 60,
-    stateful_step_count=80 if FULL else 40,
+    max_examples=1000 if FULL else 80,
+    stateful_step_count=80 if FULL else 50,
     deadline=None,
     derandomize=False,
     database=None,

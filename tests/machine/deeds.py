@@ -216,11 +216,11 @@ def lead(world: World, who: int, duty: str, fate: Fate = Fate.ACK) -> Call:
 
     def told(moved: Any) -> None:
         passed(moved)
+        world.seen[duty] += moved if isinstance(moved, int) else len(moved)
         if duty not in _LEAVES_NO_EVENT:
             note(world, "RESCUED" if duty == "rescue" else None)(
                 [row for row in moved if duty != "rescue" or row.status not in {"CANCELLED", "QUARANTINED"}]
             )
-            world.seen[duty] += len(moved)
 
     def deposed() -> None:
         world.seen["deposed"] += 1

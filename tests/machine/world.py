@@ -232,15 +232,13 @@ class World:
         """Have every moment come that tasks wait for. Rows that a call in flight holds are passed over."""
         for column, condition in (
             ("scheduled_at", "status = 'PENDING'"),
-            ("expires_at", "expires_at is not null"),
+            ("expires_at", "expires_at is not null and status in ('BLOCKED', 'PENDING', 'QUEUED')"),
             ("cancel_deadline", "cancel_deadline is not null"),
         ):
             await self.observer.execute(
                 f"update tasks set {column} = clock_timestamp() - interval '1 second' where id in"
                 f" (select id from tasks where {condition} and {column} > clock_timestamp() for update skip locked)"
             )
-        if self.before is not None:
-            self.before = None  # it changed rows that had ended, perhaps; the trail tells the rest
 
     def live(self) -> list[UUID]:
         ends = {status.value for status in ENDED}

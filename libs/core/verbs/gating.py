@@ -4,7 +4,6 @@ Two leaders, a lost COMMIT or a paused one cannot exceed a cap: the count is tak
 statement of its own, and includes whatever the last holder committed.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 from core.domain.gates import GateKey, narrowest, room
@@ -27,26 +26,24 @@ async def promote_gated(tx: Tx, keys: Sequence[GateKey], *, types: Sequence[str]
         [key.owner_id for key in wanted],
         [k.key for k in wanted],
     )
-    given: Counter[str] = Counter()
-    open_gates: list[tuple[GateKey, int]] = []
+    open_gates: list[tuple[GateKey, int, int | None]] = []
     for row in counts:
         key = GateKey(queue=row["queue"], owner_id=row["owner_id"], key=row["key"])
         key_room = room(row["max_per_key"], row["key_active"]) if key.key else None
-        queue_room = room(row["max_concurrent"], row["queue_active"] + given[key.queue])
+        queue_room = room(row["max_concurrent"], row["queue_active"])
         free = 0 if row["paused"] else narrowest(key_room, queue_room, most=most)
         if free:
-            open_gates.append((key, free))
-            # Counted as if it were all used: the next round finds what was not.
-            given[key.queue] += free
+            open_gates.append((key, free, queue_room))
     if not open_gates:
         return []
     found = await tx.fetch(
         statement("gate_promote"),
-        [key.queue for key, _ in open_gates],
-        [key.owner_id for key, _ in open_gates],
-        [key.key for key, _ in open_gates],
-        [free for _, free in open_gates],
+        [key.queue for key, _, _ in open_gates],
+        [key.owner_id for key, _, _ in open_gates],
+        [key.key for key, _, _ in open_gates],
+        [free for _, free, _ in open_gates],
         list(types),
+        [queue_room for _, _, queue_room in open_gates],
     )
     return rows.moved(found)
 

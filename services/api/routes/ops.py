@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from core import telemetry
+from core.config import settings
 from core.errors import Unavailable
 from core.redis_client import RedisDown, Server
-from services.api.deps import Use
+from services.api.deps import Use, principal_of
 from services.api.openapi import example, problems
 from services.api.parts import Parts
 from services.api.schemas.cluster import HealthOut, ReadyOut
@@ -49,10 +50,12 @@ async def readyz(parts: Use, response: Response) -> dict[str, Any]:
     "/metrics",
     summary="Prometheus metrics",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"example": "taskflow_http_requests_total 1.0\n"}}}, **problems()},
+    responses={200: {"content": {"text/plain": {"example": "taskflow_http_requests_total 1.0\n"}}}, **problems(401)},
 )
-async def metrics() -> Response:
-    """Return the counters of this process."""
+async def metrics(request: Request) -> Response:
+    """Return the counters of this process. In production to users only; TASKFLOW_METRICS_PORT is for scrapers."""
+    if settings.env == "production":
+        await principal_of(request)
     text, kind = telemetry.exposed()
     return Response(text, media_type=kind)
 

@@ -92,6 +92,9 @@ async def submit_batch(request: Request) -> Response:
     return as_json(answer, written.status, written.headers)
 
 
+HOT: Final = {("POST", "/v1/tasks"): submit, ("POST", "/v1/tasks:batch"): submit_batch}
+
+
 @dataclass(frozen=True, slots=True)
 class _Written:
     """What was written, or had been; and how to say so."""

@@ -165,7 +165,8 @@ def test_nothing_secret_is_logged(tmp_path: Path, environment: dict[str, str], k
         client.get("/v1/tasks", headers={"authorization": f"Bearer {token}x", "x-api-key": key + "x"})
         client.post("/v1/tasks", json={**TASK, "payload": "canary-payload"}, headers={"x-api-key": key})
         client.post("/v1/auth/token", json={**login, "password": "canary-wrong-password"})
-        metrics = client.get("/metrics").text
+        metrics = client.get("/metrics", headers={"x-api-key": key}).text
+        assert "taskflow_http_requests_total" in metrics
         api.send_signal(signal.SIGTERM)
         api.wait(timeout=20)
     told = (tmp_path / "api.log").read_text() + metrics

@@ -16,17 +16,15 @@ from core.config import given, settings
 from services.dev import fleet as fleets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from core.embedded import Servers
     from services.dev.fleet import Fleet, Member
 
-MODULES = ("examples.wordcount", "examples.demo.tasks")
-
 
 @dataclass(slots=True)
 class Stage:
-    """What runs. The demo owns `servers` only where they have a pid."""
+    """What runs. `servers` are the stage's own only where they have a pid."""
 
     servers: Servers
     fleet: Fleet
@@ -42,9 +40,11 @@ class Stage:
 
 
 @contextmanager
-def stage(*, redis: bool, heartbeat: float | None) -> Iterator[Stage]:
-    """Start it all, and stop it all, in whatever way the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-demo-"))
+def stage(
+    modules: Sequence[str], *, redis: bool = True, heartbeat: float | None = None, schedulers: int = 2, workers: int = 2
+) -> Iterator[Stage]:
+    """Start it all, with workers that serve `modules`, and stop it all, in whatever way the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-stage-"))
     folder.chmod(0o711)  # PostgreSQL may run as another user
     # The fleet, and with it the guardian, comes first: from here on a kill -9 leaves nothing behind either.
     with fleets.Fleet(folder / "logs", {}, temporary=folder) as fleet:
@@ -53,19 +53,15 @@ def stage(*, redis: bool, heartbeat: float | None) -> Iterator[Stage]:
             fleet.env |= _settings(servers, folder, heartbeat)
             migrate.upgrade(settings.database_url)
             owner, key = _account()
-            yield _start(fleet, servers, owner, key)
+            api = fleet.api()
+            crew = [fleet.scheduler() for _ in range(schedulers)]
+            hands = [fleet.worker(*modules) for _ in range(workers)]
+            fleet.ready()
+            yield Stage(servers, fleet, api, crew, hands, owner, key)
         finally:
             fleet.stop(*fleet.members)
             embedded.stop(folder, delete=True)
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _start(fleet: Fleet, servers: Servers, owner: int, key: str) -> Stage:
-    api = fleet.api()
-    schedulers = [fleet.scheduler() for _ in range(2)]
-    workers = [fleet.worker(*MODULES) for _ in range(2)]
-    fleet.ready()
-    return Stage(servers, fleet, api, schedulers, workers, owner, key)
 
 
 def _settings(servers: Servers, folder: Path, heartbeat: float | None) -> dict[str, str]:
@@ -88,5 +84,5 @@ def _account() -> tuple[int, str]:
 
     factory: Any = database.SessionLocal
     with factory.begin() as session:
-        user = local.owner(session, f"demo-{secrets.token_hex(4)}")
+        user = local.owner(session, f"stage-{secrets.token_hex(4)}")
         return user.id, local.key_of(session, user, None)
