@@ -1,4 +1,4 @@
-"""`python -m examples.demo`: exit 0 when every task came back with the right result, 1 when not, 2 for a wrong setting."""
+"""`python -m examples.demo`: exit 0 when every result came back right, 1 when not, 2 for a wrong setting."""
 
 from __future__ import annotations
 

@@ -99,7 +99,14 @@ class Limiter:
         purse = self._purses.get(key)
         if purse is not None and purse.units >= cost and self._clock.monotonic() < purse.until:
             purse.units -= cost
-            return replace(purse.verdict, granted=cost, remaining=purse.verdict.remaining + purse.units)
+            fetched = purse.verdict
+            return Verdict(  # not `replace`, which is ten times slower: this is every request's way
+                granted=cost,
+                tat=fetched.tat,
+                remaining=fetched.remaining + purse.units,
+                reset=fetched.reset,
+                retry_after=0.0,
+            )
         shut = self._shut.get(key)
         if shut is not None and cost >= shut.cost:
             left = shut.until - self._clock.monotonic()

@@ -8,57 +8,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Double,
-    Enum,
-    Identity,
-    Index,
-    Integer,
-    LargeBinary,
-    Sequence,
-    SmallInteger,
-    Text,
-    Uuid,
-    text,
-)
+from sqlalchemy import Identity, Index, Integer, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from core.domain.events import EventType
 from core.domain.lifecycle import TaskStatus
 from core.domain.ordering import PriorityType
+from core.model_base import FALSE, NOW, TRUE, ZERO, Base, event_type, priority_type, task_event_seq, task_status
 
 __all__ = ["ApiKey", "Base", "EventType", "PriorityType", "TaskEvents", "TaskStatus", "Tasks", "User", "Webhook"]
-
-
-class Base(DeclarativeBase):
-    """The root of all models."""
-
-    type_annotation_map = {
-        str: Text,
-        datetime: DateTime(timezone=True),
-        UUID: Uuid,
-        int: BigInteger,
-        float: Double,
-        bytes: LargeBinary,
-        dict[str, Any]: JSON,
-    }
-
-
-task_status = Enum(TaskStatus, name="task_status", native_enum=True)
-event_type = Enum(EventType, name="event_type", native_enum=True)
-priority_type = Enum(PriorityType, name="priority_type", native_enum=True)
-
-task_seq = Sequence("task_seq", metadata=Base.metadata)
-task_event_seq = Sequence("task_event_seq", metadata=Base.metadata, cache=100)
-
-NOW = text("clock_timestamp()")
-FALSE = text("false")
-TRUE = text("true")
-ZERO = text("0")
 
 
 class User(Base):

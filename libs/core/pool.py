@@ -58,6 +58,12 @@ def _sentence(error: BaseException) -> str:
     return f"PostgreSQL did not answer as it should: {type(error).__name__}: {text[0] if text else ''}"
 
 
+async def _leave(connection: Tx) -> None:
+    """Hand a session back as it is: our statements set nothing that outlives a transaction."""
+    if connection.is_in_transaction():  # a second cancellation cut the rollback short
+        await connection.execute("rollback")
+
+
 class Database:
     """Connections to PostgreSQL under one name. It starts without a server and survives any of its restarts."""
 
@@ -81,6 +87,7 @@ class Database:
             command_timeout=self._command_seconds,
             server_settings=self._settings,
             max_inactive_connection_lifetime=60.0,
+            reset=_leave,
         )
         return self
 

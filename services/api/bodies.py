@@ -11,6 +11,7 @@ from core.errors import Invalid
 from services.api import problems
 
 BODY_SECONDS: Final = 30.0
+_JSON: Final = b"application/json"
 _BIG: Final = 64 * 1024  # beyond this the strict examination may take long enough for others to notice
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,8 +39,8 @@ async def read(request: Request) -> bytes:
 
 async def read_json(request: Request) -> Any:
     """Return the body's JSON value. Raises Invalid, UnsupportedMedia, TooLarge."""
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
+    kind = request.scope["state"]["head"].get(b"content-type", _JSON)
+    if kind != _JSON and not _is_json(kind):
         # A page of another origin can send a form or plain text without being asked, so those are never read as JSON.
         message = "The body must be JSON"
         raise problems.UnsupportedMedia(message, fix="send Content-Type: application/json", field="Content-Type")
@@ -59,6 +60,11 @@ def checked(model: type[Model], value: object, *, at: str = "") -> Model:
     except ValidationError as wrong:
         found: list[Any] = list(wrong.errors(include_url=False, include_input=False, include_context=False))
         raise problems.invalid(found, at=at) from None
+
+
+def _is_json(kind: bytes) -> bool:
+    name = kind.partition(b";")[0].strip().lower()
+    return name == _JSON or name.endswith(b"+json")
 
 
 async def read_model(request: Request, model: type[Model]) -> Model:

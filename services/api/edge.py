@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_BODY: Final = 1024 * 1024
 MOST_HEADERS: Final = 16 * 1024
+_LONG: Final = 18  # digits; Python refuses to read a number of some thousand
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _ALWAYS: Final = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
@@ -78,35 +79,18 @@ class _Exchange:
         self._request_id = b""
 
     async def run(self, app: App, seen: "_Seen") -> None:
-        refusal = self._look_at_headers()
-        self._scope.setdefault("state", {})["request_id"] = self._request_id.decode()
-        if refusal is None:
-            try:
-                await app(self._scope, self.receive, self.send)
-            except Exception as error:  # noqa: BLE001 - the last net: whatever it is, the client gets a problem
-                await self._tell(error)
-        else:
-            await self._tell(refusal)
+        head = dict(self._scope["headers"])
+        asked = head.get(b"x-request-id", b"")
+        self._request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8).encode()
+        state = self._scope.setdefault("state", {})
+        state["request_id"] = self._request_id.decode()
+        state["head"] = head
+        try:
+            refuse(self._scope["headers"], head)
+            await app(self._scope, self.receive, self.send)
+        except Exception as error:  # noqa: BLE001 - the last net: whatever it is, the client gets a problem
+            await self._tell(error)
         seen.note(self._scope, self._status, perf_counter() - self._started)
-
-    def _look_at_headers(self) -> TaskFlowError | None:
-        size = 0
-        refusal: TaskFlowError | None = None
-        for name, value in self._scope["headers"]:
-            size += len(name) + len(value)
-            if name == b"content-length" and int(value if value.isdigit() else b"0") > MOST_BODY:
-                refusal = too_large()
-            elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-                message = "A packed body is not read"
-                fix = "send it without Content-Encoding"
-                refusal = problems.UnsupportedMedia(message, fix=fix, field="Content-Encoding")
-            elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                self._request_id = value
-        if size > MOST_HEADERS:
-            message = f"The headers have {size} bytes, and {MOST_HEADERS} are allowed"
-            refusal = problems.HeadersTooLarge(message, fix="send fewer or shorter headers")
-        self._request_id = self._request_id or secrets.token_hex(8).encode()
-        return refusal
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -162,6 +146,21 @@ class _Seen:
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def refuse(headers: list[tuple[bytes, bytes]], head: Mapping[bytes, bytes]) -> None:
+    """Raise what the headers alone are reason for."""
+    size = sum(len(name) + len(value) for name, value in headers)
+    if size > MOST_HEADERS:
+        message = f"The headers have {size} bytes, and {MOST_HEADERS} are allowed"
+        raise problems.HeadersTooLarge(message, fix="send fewer or shorter headers")
+    length = head.get(b"content-length", b"0")
+    if length.isdigit() and (len(length) > _LONG or int(length) > MOST_BODY):
+        raise too_large()
+    if head.get(b"content-encoding", b"").strip().lower() not in {b"", b"identity"}:
+        message = "A packed body is not read"
+        fix = "send it without Content-Encoding"
+        raise problems.UnsupportedMedia(message, fix=fix, field="Content-Encoding")
 
 
 def too_large() -> problems.TooLarge:

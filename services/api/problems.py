@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from core import errors
+from core import errors, faults
 from core.strict_json import NotJson
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -166,7 +166,7 @@ def path_of(location: tuple[str | int, ...], *, at: str = "") -> str:
 
 
 def install(app: FastAPI) -> None:
-    """Let `app` answer every error this way; what nobody expected is caught by the edge."""
+    """Let `app` answer every error this way; the edge logs those that nobody expected."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, errors.TaskFlowError)  # noqa: S101 - what it is registered for
@@ -185,6 +185,10 @@ def install(app: FastAPI) -> None:
             told.headers[name] = value
         return told
 
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return answer(faults.translate(error) or errors.TaskFlowError("internal"), request_id_of(request))
+
+    app.add_exception_handler(Exception, unexpected)
     app.add_exception_handler(errors.TaskFlowError, ours)
     app.add_exception_handler(RequestValidationError, unreadable)
     app.add_exception_handler(HTTPException, http)

@@ -157,7 +157,7 @@ class Fleet:
         return self.start("worker", **({"TASKFLOW_WORKER_MODULES": ",".join(modules)} if modules else {}), **env)
 
     def ready(self, *members: Member, within: float = READY_SECONDS) -> None:
-        """Wait until these (or all) say that they are ready. Raises FleetError, with the last words of one that died."""
+        """Wait until these, or all, are ready. Raises FleetError with the last words of one that died."""
         for member in members or tuple(self.living()):
             answered = wait(lambda one=member: not one.alive() or one.said("ready") is not None, within)  # type: ignore[misc]
             if not member.alive():

@@ -74,7 +74,7 @@ def end(mark: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Wait for the owner's end; `arguments` are the mark and, perhaps, a directory to remove, servers in it included."""
+    """Wait for the owner's end; `arguments` are the mark and, perhaps, a directory with servers to remove."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # whoever stops the owner shall not stop us before
     said = b""

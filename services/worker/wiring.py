@@ -32,6 +32,7 @@ def work(made: ChildSettings, first: list[tuple[Child, socket.socket]]) -> None:
     # Thousands of small values live and die with each batch, none in cycles: looking for those so often is waste.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
+    gc.enable()
     uvloop.run(_work(Children(made, count=settings.worker_children), first))
 
 

@@ -85,6 +85,10 @@ class Worker:
         self._stop = asyncio.Event()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.draining = False
+        self._listen()
+
+    def _listen(self) -> None:
+        """Hear what the parts have to say to the whole."""
         self.supervisor.on_ready = self._on_ready
         self.supervisor.on_broken = self._on_broken
         self.supervisor.on_room = self._on_room

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from core import clock
+from core.domain.lifecycle import ENDED, RUNNING
 from core.domain.ordering import PriorityType
-from core.domain.task import Claimed
+from core.domain.task import Claimed, Ending
 from tests.machine import deeds
 from tests.machine.calls import Fate
 from tests.machine.world import CAPPED, KEYS, PLAIN, TYPES, World
@@ -30,7 +31,7 @@ from tests.machine.world import CAPPED, KEYS, PLAIN, TYPES, World
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("machine")]
 
 FULL = os.environ.get("TASKFLOW_TEST_FAULTS") == "full"
-fates = st.sampled_from([Fate.ACK, Fate.ACK, Fate.ACK, Fate.HOLD, Fate.HOLD, Fate.LOST, Fate.UNDONE, Fate.FAIL])
+fates = st.sampled_from([*[Fate.ACK] * 5, Fate.HOLD, Fate.HOLD, Fate.LOST, Fate.UNDONE, Fate.FAIL])
 ends = st.sampled_from([Fate.ACK, Fate.ACK, Fate.LOST, Fate.UNDONE, Fate.FAIL])
 some = st.integers(0, 30)  # which one of a list, whatever its length
 few = st.integers(1, 3)
@@ -65,9 +66,16 @@ class Machine(RuleBasedStateMachine):
         known = [*self.world.known]
         return [known[(which + step) % len(known)] for step in range(min(number, len(known)))]
 
-    def queued(self) -> list[UUID]:
+    def among(self, *statuses: str) -> list[UUID]:
+        """The tasks that had one of these statuses a moment ago."""
         rows = self.world.before.tasks if self.world.before else {}
-        return [task for task in self.world.known if task in rows and rows[task]["status"] == "QUEUED"]
+        return [task for task in self.world.known if task in rows and rows[task]["status"] in statuses]
+
+    def picked(self, which: int, number: int, *statuses: str) -> list[UUID]:
+        """Mostly tasks of these statuses, and one that perhaps is not."""
+        found = self.among(*statuses)
+        first = which % max(len(found), 1)
+        return [*dict.fromkeys([*found[first : first + number], *self.ids(which, 1)])]
 
     def attempts(self, who: int, which: int, number: int, *, stale: bool) -> list[Claimed]:
         tasks = [
@@ -77,6 +85,12 @@ class Machine(RuleBasedStateMachine):
         ]
         chosen = {task.id: task for task in tasks[which % max(len(tasks), 1) :][:number]}
         return [*chosen.values()]
+
+    def endings(self, kind: str, tasks: list[Claimed]) -> list[Ending]:
+        """Nobody reports "stopped, as I was asked to" who was not asked to."""
+        rows = self.world.before.tasks if self.world.before else {}
+        asked = {task.id for task in tasks if rows.get(task.id, {}).get("status") == "CANCELLING"}
+        return [deeds.ending(task, "release" if kind == "stop" and task.id not in asked else kind) for task in tasks]
 
     # -- owners ------------------------------------------------------------------------------------------------------
 
@@ -102,13 +116,14 @@ class Machine(RuleBasedStateMachine):
             key, body = self.world.dropped.pop()
         deeds.submit_keyed(self.world, key, body, fate)
 
-    @rule(which=some, number=few, force=st.booleans(), grace=st.sampled_from([0.0, 60.0]), fate=fates)
-    def cancel(self, which: int, number: int, grace: float, fate: Fate, *, force: bool) -> None:
-        deeds.cancel(self.world, self.ids(which, number), fate, force=force, grace=grace)
+    @rule(which=some, number=few, force=rarely, running=st.booleans(), grace=st.sampled_from([0, 60]), fate=fates)
+    def cancel(self, which: int, number: int, grace: float, fate: Fate, *, force: bool, running: bool) -> None:
+        ids = self.picked(which, number, *RUNNING) if running else self.ids(which, number)
+        deeds.cancel(self.world, ids, fate, force=force, grace=grace)
 
     @rule(which=some, number=st.integers(2, 6), fate=fates)
     def redrive(self, which: int, number: int, fate: Fate) -> None:
-        deeds.redrive(self.world, self.ids(which, number), fate)
+        deeds.redrive(self.world, self.picked(which, number, *ENDED - {"COMPLETED"}), fate)
 
     @rule(which=some, number=few, priority=st.none() | st.sampled_from(PriorityType), fate=fates)
     def reprioritize(self, which: int, number: int, priority: PriorityType | None, fate: Fate) -> None:
@@ -122,16 +137,20 @@ class Machine(RuleBasedStateMachine):
     @rule(which=some, number=st.integers(0, 2), who=st.integers(0, 2), solo=st.booleans(), fate=fates)
     def claim(self, which: int, number: int, who: int, fate: Fate, *, solo: bool) -> None:
         """Claim what is QUEUED, and `number` more that perhaps are not."""
-        ids = dict.fromkeys([*self.queued(), *self.ids(which, number)])
+        ids = dict.fromkeys([*self.among("QUEUED"), *self.ids(which, number)])
         deeds.claim(self.world, self.world.workers[who], [*ids], fate, solo=solo)
 
-    @rule(who=st.integers(0, 2), number=few)
+    @rule(who=st.integers(0, 2), number=st.integers(1, 6))
+    def work_more(self, who: int, number: int) -> None:
+        self.work(who, number)
+
+    @rule(who=st.integers(0, 2), number=st.integers(1, 6))
     def work(self, who: int, number: int) -> None:
         """What happens most of the time: the leader lets through, a worker claims."""
         for duty in ("promote_due", "gate"):
             deeds.lead(self.world, self.leader(), duty)
         self.world.check()
-        deeds.claim(self.world, self.world.workers[who], self.queued()[:number])
+        deeds.claim(self.world, self.world.workers[who], self.among("QUEUED")[:number])
 
     def leader(self) -> int:
         return self.world.epochs.index(max(self.world.epochs))
@@ -139,7 +158,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(worker.held for worker in self.world.workers))
     @rule(who=st.integers(0, 2), which=some, number=few, twice=st.booleans(), kind=kinds, fate=fates)
     def finish(self, who: int, which: int, number: int, kind: str, fate: Fate, *, twice: bool) -> None:
-        endings = [deeds.ending(task, kind) for task in self.attempts(who, which, number, stale=False)]
+        endings = self.endings(kind, self.attempts(who, which, number, stale=False))
         if endings:
             deeds.finish(self.world, endings * 2 if twice else endings, fate)
 
@@ -147,7 +166,7 @@ class Machine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 2), which=some, number=few, kind=kinds, fate=fates)
     def finish_late(self, who: int, which: int, number: int, kind: str, fate: Fate) -> None:
         """Report on attempts that may have ended long ago, or that never were, as their claim was undone."""
-        endings = [deeds.ending(task, kind) for task in self.attempts(who, which, number, stale=True)]
+        endings = self.endings(kind, self.attempts(who, which, number, stale=True))
         if endings:
             deeds.finish(self.world, endings, fate)
 
@@ -181,7 +200,7 @@ class Machine(RuleBasedStateMachine):
     def take_over(self, fate: Fate) -> None:
         deeds.take_over(self.world, 1 - self.leader(), fate)
 
-    @rule(who=st.integers(0, 2), late=st.booleans(), rescue=st.booleans(), fate=fates)
+    @rule(who=st.integers(0, 2), late=rarely, rescue=st.booleans(), fate=fates)
     def bury(self, who: int, fate: Fate, *, late: bool, rescue: bool) -> None:
         deeds.bury(self.world, self.world.workers[who], seen=-1 if late else None)
         if rescue:
@@ -217,6 +236,8 @@ class Machine(RuleBasedStateMachine):
         self.world.check()
 
     def teardown(self) -> None:
+        for trail in self.world.look().trails.values():
+            self.world.seen.update(event["event_type"] for event in trail)
         deeds.heal_and_drain(self.world)
         self.seen.update(self.world.seen)
 

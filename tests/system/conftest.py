@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from core.embedded import Servers
     from tests.system.world import World
 
-FULL = os.environ.get("TASKFLOW_FAULTS", "") == "full"
+FULL = os.environ.get("TASKFLOW_TEST_FAULTS", "") == "full"
 
 
 @pytest.fixture(scope="module")
