@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-faults check fmt lint types imports structure lock lock-check \
-        migrate revision bench docs-check clean
+        migrate revision schemathesis bench docs-check clean
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -98,6 +98,9 @@ migrate: $(STAMP)  ## Bring the database of DATABASE_URL to the newest schema
 revision: $(STAMP)  ## A new migration file: make revision m="pre add colour"
 	@[ -n "$(m)" ] || { echo 'make: say what it does: make revision m="pre add colour"' >&2; exit 1; }
 	@$(VENV)/bin/alembic revision -m "$(m)"
+
+schemathesis: $(STAMP)  ## Attack the API by its own description (FOR=300 seconds): no 5xx, answers as described
+	@$(PY) -m tests.schemathesis_run $(or $(FOR),300)
 
 bench: $(STAMP)  ## Tasks a second, and latency, with the commit and the machine
 	@$(PY) -m bench

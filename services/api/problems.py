@@ -102,6 +102,8 @@ def describe(error: errors.TaskFlowError, request_id: str) -> dict[str, Any]:
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         error = errors.TaskFlowError("Something went wrong here", fix="tell the operator the request_id")
+    elif isinstance(error, errors.Unavailable) and error.__cause__ is not None:
+        error = _outward(error)
     problem: dict[str, Any] = {
         "type": f"urn:taskflow:problem:{error.code}",
         "title": HTTPStatus(status).phrase,
@@ -115,6 +117,16 @@ def describe(error: errors.TaskFlowError, request_id: str) -> dict[str, Any]:
     if isinstance(error, Refused):
         problem["errors"] = error.found
     return problem
+
+
+def _outward(error: errors.Unavailable) -> errors.TaskFlowError:
+    """Return a store's failure without the driver's words: they name addresses and files of ours."""
+    if isinstance(error, errors.CommitUnknown):
+        return errors.CommitUnknown(
+            "The database was lost while it wrote this; it may have been written or not",
+            fix="look what became of it, or ask again when Retry-After has passed",
+        )
+    return faults.translate(error.__cause__ or error) or error
 
 
 def headers_of(error: errors.TaskFlowError) -> dict[str, str]:

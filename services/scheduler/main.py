@@ -22,7 +22,9 @@ from core.streams import References
 from services.scheduler.duties import lead
 
 _NEEDED: Final = ("database_url", "heartbeat_interval_seconds", "metrics_port", "log_level", "redis")
-_REDIS: Final = ("redis_host_high", "redis_port_high", "redis_host_low", "redis_port_low")
+_REDIS: Final = tuple(
+    f"redis_{what}_{level}" for what in ("host", "port", "password", "tls") for level in ("high", "low")
+)
 _REFERENCE_SECONDS: Final = 1.0  # nobody waits for an answer here
 _AGAIN_SECONDS: Final = 1.0
 log = telemetry.get_logger("scheduler")

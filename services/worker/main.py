@@ -26,11 +26,16 @@ _NEEDED: Final = (
     "log_level",
     "redis",
 )
+_REDIS: Final = tuple(
+    f"redis_{what}_{level}" for what in ("host", "port", "password", "tls") for level in ("high", "low")
+)
 
 
 def _check() -> None:
     """Complain before anything is started."""
     require(*_NEEDED)
+    if settings.redis:
+        require(*_REDIS)
     if not settings.worker_modules:
         raise SettingError("TASKFLOW_WORKER_MODULES is not set", fix="name the modules that define your tasks")
 

@@ -69,9 +69,10 @@ def snoozes(history: str) -> str:
 
 
 @task(queue="sync")
-def key(history: str, failures: int = 2) -> str:
+def key(history: str, failures: int = 2, seconds: float = 0.0) -> str:
     """Fail so often, and say each time which key the task has."""
     note(history, "start", key=current().idempotency_key)
+    time.sleep(seconds)
     if current().attempt <= failures:
         raise RetryLater(0.05)
     value = current().idempotency_key
