@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from alembic import context
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from alembic import context
 from core.config import settings
 from core.models import Base
 from core.urls import for_psycopg2

@@ -43,6 +43,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         _remove(Path(os.environ.pop(_FOLDER)))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file's tests on one worker: a group is a file here, and xdist 3.8 cannot tell groups to pytest 9.2."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 def _sweep() -> None:
     """Stop the servers of a test run that was killed."""
     for folder in Path(tempfile.gettempdir()).glob("taskflow-tests-*"):

@@ -109,10 +109,13 @@ class Hand:
         async with self.db.begin() as tx:
             await queue.beat(tx, worker, free_sync=1, free_async=0)
 
-    async def submit(self, count: int = 1, *, kind: str = "a:b", **more: Any) -> list[UUID]:
+    async def submit(self, count: int = 1, *, kind: str = "a:b", wakes: bool = True, **more: Any) -> list[UUID]:
+        """Submit as an API does that had no credit: it wakes the leader and names the queue."""
         asked = [Submission(id=uuid4(), owner_id=1, type=kind, **more) for _ in range(count)]
         async with self.db.begin() as tx:
             await queue.submit(tx, asked)
+        if wakes and not self.refs.off:
+            await self.refs.low.client.lpush("tf:wake", *{one.queue for one in asked})
         return [one.id for one in asked]
 
     async def claim(self, ids: Sequence[UUID], worker: UUID, types: Sequence[str] = ("a:b",)) -> Any:

@@ -48,6 +48,7 @@ class Feeder:
         for route in routes:
             if (cursor := self.feeding.cursors.get(route)) is not None:
                 cursor.look()
+                self.ledger.short(route[:1])  # nobody else hints these rows: not a second behind
 
     def relay(self) -> None:
         """Workers or queues changed: read them at the next round."""

@@ -6,6 +6,7 @@ A database that is ahead of this code counts as ready: old and new code run side
 import sys
 from pathlib import Path
 
+from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -13,7 +14,6 @@ from alembic.util import CommandError
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from alembic import command
 from core.config import settings
 from core.errors import SettingError, Unavailable
 from core.urls import for_psycopg2

@@ -148,7 +148,8 @@ class Database:
         try:
             await transaction.commit()
         except BaseException as error:
-            if lost(error) or isinstance(error, asyncio.CancelledError):
+            # A cancellation stays one: whoever waits for the cancelled task would wait for ever for a loop that went on.
+            if lost(error):
                 message = f"The answer to a COMMIT was lost: {type(error).__name__}"
                 raise CommitUnknown(message) from error
             if unavailable(error):

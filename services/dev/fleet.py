@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from core.clock import monotonic, pause
 from core.errors import TaskFlowError
@@ -33,12 +33,20 @@ READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
 _STEP: Final = 0.02
 _LAST_WORDS: Final = 5
+_TERM_ENDS: Final = {"deposed, standing by", "not leading, standing by", "stopped"}
 
 
 class FleetError(TaskFlowError):
     """A process did not do what it was started for."""
 
     code = "fleet"
+
+
+class Term(NamedTuple):
+    """One time of leading; `now` when nothing was said of its end."""
+
+    epoch: int
+    now: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +93,16 @@ class Member:
     def said(self, event: str) -> dict[str, Any] | None:
         """The last line with this event, if there is one."""
         return next((line for line in reversed(list(self.lines())) if line.get("event") == event), None)
+
+    def terms(self) -> list[Term]:
+        """The times of leading that a scheduler tells of."""
+        found: list[Term] = []
+        for line in self.lines():
+            if line.get("event") == "leading":
+                found.append(Term(line["epoch"], now=True))
+            elif found and line.get("event") in _TERM_ENDS:
+                found[-1] = Term(found[-1].epoch, now=False)
+        return found
 
     def last_words(self) -> str:
         """The end of its log, for whoever wonders why it died."""
@@ -168,6 +186,12 @@ class Fleet:
     def living(self, role: Role | None = None) -> list[Member]:
         """Members that have not ended."""
         return [member for member in self.members if member.alive() and role in (None, member.role)]
+
+    def leader(self) -> Member | None:
+        """The scheduler that leads, as far as the schedulers say; None between two of them."""
+        terms = [(term, one) for one in self.members if one.role == "scheduler" for term in one.terms()]
+        term, last = max(terms, key=lambda found: found[0].epoch, default=(None, None))
+        return last if term and last and term.now and last.alive() else None
 
     def kill(self, member: Member) -> None:
         """Kill -9, and wait until it is gone."""

@@ -47,6 +47,7 @@ class Finisher:
         self._idle.set()
         self._hints: set[asyncio.Task[None]] = set()
         self.away = False  # the last attempt did not reach PostgreSQL
+        self.on_back: Callable[[], None] = lambda: None  # PostgreSQL answers again
 
     @property
     def full(self) -> bool:
@@ -115,8 +116,10 @@ class Finisher:
                 self.away = True
                 await clock.system.sleep(pause * (0.5 + clock.rand()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        self.away = False
         self._holding.recorded(batch)
+        if self.away:
+            self.away = False
+            self.on_back()
         self._tell(batch, moved, fenced)
 
     async def _send(self, batch: list[Ending]) -> list[Moved]:

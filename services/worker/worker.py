@@ -92,6 +92,7 @@ class Worker:
         self.supervisor.on_ready = self._on_ready
         self.supervisor.on_broken = self._on_broken
         self.supervisor.on_room = self._on_room
+        self.finisher.on_back = self._on_room
         self._beater.on_drain = self._stop.set  # somebody else cordoned it; our own drain is told here as well
 
     @property

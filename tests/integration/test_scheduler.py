@@ -130,7 +130,7 @@ async def test_a_beat_in_the_last_moment_wins_over_the_death(ctx: Context, clock
 
 
 async def test_due_tasks_go_on_and_future_ones_wait(ctx: Context, hand: Hand) -> None:
-    soon, later = datetime.now(UTC) + timedelta(milliseconds=50), datetime.now(UTC) + timedelta(hours=1)
+    soon, later = datetime.now(UTC) + timedelta(seconds=1), datetime.now(UTC) + timedelta(hours=1)
     [first] = await hand.submit(scheduled_at=soon)
     [second] = await hand.submit(scheduled_at=later)
     assert await hand.statuses([first, second]) == ["PENDING", "PENDING"]

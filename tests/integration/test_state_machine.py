@@ -10,10 +10,8 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
@@ -23,10 +21,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from core import clock
 from core.domain.lifecycle import ENDED, RUNNING
 from core.domain.ordering import PriorityType
-from core.domain.task import Claimed, Ending
 from tests.machine import deeds
 from tests.machine.calls import Fate
 from tests.machine.world import CAPPED, KEYS, PLAIN, TYPES, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from core.domain.task import Claimed, Ending
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("machine")]
 
@@ -40,9 +43,9 @@ queues = st.sampled_from([PLAIN, CAPPED])
 rarely = st.sampled_from([False, False, False, True])
 spec = st.fixed_dictionaries(
     {
-        "queue": queues,
+        "queue": st.sampled_from([PLAIN, PLAIN, CAPPED]),
         "type": st.sampled_from([TYPES[0], TYPES[0], TYPES[1]]),
-        "concurrency_key": st.sampled_from([*KEYS, ""]),
+        "concurrency_key": st.sampled_from([*KEYS, "", ""]),
         "priority": st.sampled_from(PriorityType),
         "delayed": rarely,
         "expires": rarely,
@@ -98,9 +101,10 @@ class Machine(RuleBasedStateMachine):
 
     # -- owners ------------------------------------------------------------------------------------------------------
 
-    @initialize(specs=st.lists(spec, min_size=2, max_size=5))
-    def begin(self, specs: list[dict[str, Any]]) -> None:
+    @initialize(specs=st.lists(spec, min_size=3, max_size=6), fate=fates)
+    def begin(self, specs: list[dict[str, Any]], fate: Fate) -> None:
         self.submit(specs, Fate.ACK)
+        self.submit_keyed("x", b"1", fate, again=False)
 
     @rule(specs=st.lists(spec, min_size=1, max_size=3), fate=fates)
     def submit(self, specs: list[dict[str, Any]], fate: Fate) -> None:
@@ -152,10 +156,13 @@ class Machine(RuleBasedStateMachine):
     def work(self, who: int, number: int) -> None:
         """What happens most of the time: the leader lets through, a worker that lives claims."""
         deeds.beat(self.world, who)
+        self.open_gates()
+        deeds.claim(self.world, self.world.workers[who], self.among("QUEUED")[:number])
+
+    def open_gates(self) -> None:
         for duty in ("promote_due", "gate"):
             deeds.lead(self.world, self.leader(), duty)
         self.world.check()
-        deeds.claim(self.world, self.world.workers[who], self.among("QUEUED")[:number])
 
     def leader(self) -> int:
         return self.world.epochs.index(max(self.world.epochs))
@@ -176,6 +183,60 @@ class Machine(RuleBasedStateMachine):
         endings = self.endings(kind, self.attempts(who, which, number, stale=True))
         if endings:
             deeds.finish(self.world, endings, fate)
+
+    @rule(who=st.integers(0, 2), number=few, kind=kinds, again=st.booleans(), fate=fates)
+    def zombie(self, who: int, number: int, kind: str, fate: Fate, *, again: bool) -> None:
+        """A worker that is only slow is declared dead, its tasks go to another, and then it reports."""
+        self.work(who, number)
+        tasks = self.attempts(who, 0, number, stale=False)
+        deeds.bury(self.world, self.world.workers[who])
+        deeds.lead(self.world, self.leader(), "rescue", fate)
+        if again:
+            self.work((who + 1) % 3, 6)
+        if endings := self.endings(kind, tasks):
+            deeds.finish(self.world, endings, fate)
+
+    @rule(who=st.integers(0, 2), kind=kinds, fate=fates, claimed=st.sampled_from([Fate.UNDONE, Fate.LOST]))
+    def hasty(self, who: int, kind: str, fate: Fate, claimed: Fate) -> None:
+        """A worker saw the rows of its claim, did not wait for the COMMIT, and reports; perhaps another runs them."""
+        self.open_gates()
+        first, second = self.world.workers[who], self.world.workers[(who + 1) % 3]
+        ids = self.among("QUEUED")
+        call = deeds.claim(self.world, first, ids, claimed)
+        deeds.beat(self.world, (who + 1) % 3)
+        deeds.claim(self.world, second, ids)
+        self.world.check()
+        if endings := self.endings(kind, call.answer or []):
+            deeds.finish(self.world, endings, fate)
+
+    @rule(who=st.integers(0, 2), fate=fates)
+    def dies_claiming(self, who: int, fate: Fate) -> None:
+        """The claim is under way while its worker is declared dead and rescued; it may commit yet."""
+        self.open_gates()
+        deeds.beat(self.world, who)
+        deeds.claim(self.world, self.world.workers[who], self.among("QUEUED"), Fate.HOLD)
+        deeds.bury(self.world, self.world.workers[who])
+        deeds.lead(self.world, self.leader(), "rescue", fate)
+
+    @rule(key=st.sampled_from(["k1", "k2"]), name=queues, fate=fates)
+    def two_gates(self, key: str, name: str, fate: Fate) -> None:
+        """A second gate comes while the first one is before its COMMIT, and something more urgent has come."""
+        for priority, mine in ((PriorityType.NORMAL, Fate.HOLD), (PriorityType.HIGH, fate)):
+            task = deeds.submission(self.world, queue=name, concurrency_key=key, priority=priority)
+            deeds.submit(self.world, [task])
+            deeds.lead(self.world, self.leader(), "gate", mine)
+
+    @rule(who=st.integers(0, 2), number=few, kind=kinds, overdue=st.booleans(), fate=fates)
+    def stop(self, who: int, number: int, kind: str, fate: Fate, *, overdue: bool) -> None:
+        """Running tasks are asked to stop; they do, or end otherwise, or their grace is over before they tell."""
+        self.work(who, number)
+        tasks = self.attempts(who, 0, number, stale=False)
+        deeds.cancel(self.world, [task.id for task in tasks], fate, grace=0.0)
+        self.world.check()
+        if overdue:
+            deeds.lead(self.world, self.leader(), "cancel_overdue", fate)
+        if endings := self.endings(kind, tasks):
+            deeds.finish(self.world, endings)
 
     @rule(which=some, doubled=st.booleans(), fate=fates)
     def send_again(self, which: int, fate: Fate, *, doubled: bool) -> None:
@@ -212,7 +273,7 @@ class Machine(RuleBasedStateMachine):
         if rescue:
             deeds.lead(self.world, self.leader(), "rescue", fate)
 
-    @rule(most=st.integers(1, 3), per_key=few, paused=st.none() | st.booleans(), name=queues, fate=fates)
+    @rule(most=st.integers(0, 3), per_key=few, paused=st.none() | st.booleans(), name=queues, fate=fates)
     def administer(self, most: int, per_key: int, paused: bool | None, name: str, fate: Fate) -> None:  # noqa: FBT001
         if paused is None:
             deeds.configure(self.world, fate, most=most, per_key=per_key)
@@ -257,8 +318,8 @@ def world(database_url: str) -> Iterator[World]:
 
 
 PROFILE = settings(
-    max_examples=1000 if FULL else 130,
-    stateful_step_count=80 if FULL else 50,
+    max_examples=1000 if FULL else 80,
+    stateful_step_count=100 if FULL else 60,
     deadline=None,
     derandomize=False,
     database=None,

@@ -8,12 +8,14 @@ waits for one that is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import Deposed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 CONNECTIONS = 6
 _LOOK_SECONDS = 0.002

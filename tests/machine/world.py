@@ -118,7 +118,13 @@ class World:
         """Have a new worker process appear."""
         worker = Worker(self.name())
         face = WorkerFace(
-            id=worker.id, name="w", queues=(PLAIN, CAPPED), sync_types=TYPES, async_types=(), sync_slots=4, async_slots=0
+            id=worker.id,
+            name="w",
+            queues=(PLAIN, CAPPED),
+            sync_types=TYPES,
+            async_types=(),
+            sync_slots=4,
+            async_slots=0,
         )
         self.run(queue.register_worker(self.observer, face))
         return worker
@@ -213,6 +219,7 @@ class World:
     def _check_limits(self, picture: Picture) -> None:
         """Hold I7. Where a cap was lowered, those above it may go on, but none may join."""
         active: Counter[tuple[str, str]] = Counter()
+        under_way = sum(len(call.answer) for call in self.line.open if call.name == "claim")
         for row in picture.tasks.values():
             if row["status"] in RUNNING or row["status"] == TaskStatus.QUEUED:
                 if row["concurrency_key"]:
@@ -222,10 +229,11 @@ class World:
         for name, settings in picture.queues.items():
             for key in KEYS:
                 cap = settings["max_per_key"] if key else settings["max_concurrent"]
-                if not cap:
-                    continue
                 number = active[name, key]
-                most = max(cap, min(self.allowed.get((name, key), number), number))
+                if not cap:  # when there is one again, claims under way by then may still come in
+                    self.allowed[name, key] = number + under_way
+                    continue
+                most = max(cap, min(self.allowed.get((name, key), cap), number + under_way))
                 hold("I7 limit", (name, key, number, "beyond", most), when=number <= most)
                 self.allowed[name, key] = most
 

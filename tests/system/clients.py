@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.system.world import World
 
 PATIENCE = 60.0
-AGAIN = 0.05
+AGAIN = 0.2
 
 
 class Face:

@@ -18,7 +18,7 @@ ENDINGS = {"COMPLETED", "FAILED", "RETRIED", "RELEASED", "RESCUED", "CANCELLED",
 TASKS = "select id::text, status::text, result, attempt, retry_count, crash_count from tasks where id = any(%s::uuid[])"
 EVENTS = """
 select task_id::text as task, event_type::text as event, attempt, claim::text, worker_id::text as worker, cause, created_at
-from task_events where task_id = any(%s::uuid[]) order by id
+from task_events where task_id = any(%s::uuid[]) order by created_at, id
 """
 
 

@@ -29,7 +29,8 @@ class Ledger:
     """Which queues have credits out, and how far the sequence had come when."""
 
     def __init__(self) -> None:
-        self.out: set[str] = set()
+        self.out: set[str] = set()  # queues that are read one second behind
+        self._laid: set[str] = set()  # queues for which an offer lies in Redis
         self._refused: frozenset[str] = frozenset()
         self._samples: deque[tuple[float, int]] = deque()
 
@@ -40,6 +41,7 @@ class Ledger:
     def forget(self) -> None:
         """Redis was emptied: nothing is out."""
         self.out.clear()
+        self._laid.clear()
 
     def short(self, queues: Iterable[str]) -> None:
         """Submits lacked credit there: read without delay until there is an offer again."""
@@ -68,16 +70,17 @@ class Ledger:
             kinds.setdefault(queue, []).append(kind)
         hot = {route[0] for route, cursor in feeding.cursors.items() if cursor.hot}
         offers: dict[str, Offer] = {}
-        for queue in self.out - kinds.keys():
+        for queue in self._laid - kinds.keys():
             offers[queue] = Offer()
         for queue, types in kinds.items():
             if queues is not None and queue not in queues and queue not in hot:
                 continue
             offer = Offer() if queue in hot or queue in self._refused else _offer(feeding, room, queue, types)
-            if offer.routes or queue in self.out:
+            if offer.routes or queue in self._laid:
                 offers[queue] = offer
-        for queue, offer in offers.items():
-            (self.out.add if offer.routes else self.out.discard)(queue)
+        given = {queue for queue, offer in offers.items() if offer.routes}
+        self.out = (self.out - offers.keys()) | given
+        self._laid = (self._laid - offers.keys()) | given
         return offers
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from core.errors import NotFound
 from core.pool import Tx
 from core.sql import statement
+from core.verbs.leading import ADVISORY_CLASS, GATE_LOCK
 
 COUNT_MOST = 10_000
 
@@ -43,6 +44,8 @@ async def set_paused(tx: Tx, queue: str, *, paused: bool) -> None:
 
 async def set_limits(tx: Tx, queue: str, *, max_concurrent: int, max_per_key: int) -> None:
     """Set a queue's caps (0 is none). They hold at once: a claim demands a permit from then on. Raises NotFound."""
+    # Under the gate's lock: a gate that counted under the old cap must have committed, or it would exceed the new one.
+    await tx.execute(statement("gate_lock"), ADVISORY_CLASS, GATE_LOCK)
     await _update(
         tx,
         queue,

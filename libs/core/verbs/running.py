@@ -1,5 +1,6 @@
-"""What a worker does: claim, beat, finish. Every write names (id, attempt, claim); a row that does not come back is
-no longer the caller's.
+"""What a worker does: claim, beat, finish.
+
+Every write names (id, attempt, claim); a row that does not come back is no longer the caller's.
 """
 
 from collections.abc import Sequence
@@ -103,12 +104,14 @@ async def unclaimed(tx: Tx, ids: Sequence[UUID], types: Sequence[str]) -> dict[U
 async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int, progress: Sequence[Progress] = ()) -> Asked:
     """Tell that `worker` lives, and write its tasks' progress. Run it on a connection of its own."""
     if progress:
+        # In id order, as all who wait for rows: a batch of endings may be locking the same ones.
+        told = sorted(progress, key=lambda item: item.id)
         await tx.execute(
             statement("progress"),
-            [item.id for item in progress],
-            [item.attempt for item in progress],
-            [item.claim for item in progress],
-            [msgspec.json.encode({"fraction": item.fraction, "note": item.note}).decode() for item in progress],
+            [item.id for item in told],
+            [item.attempt for item in told],
+            [item.claim for item in told],
+            [msgspec.json.encode({"fraction": item.fraction, "note": item.note}).decode() for item in told],
         )
     found = await tx.fetch(statement("beat"), worker, free_sync, free_async)
     if not found:
@@ -160,10 +163,15 @@ async def finish(tx: Tx, endings: Sequence[Ending]) -> list[Moved]:
         [ending.isolation for ending in ordered],
         [ending.reason.value for ending in ordered],
     )
-    chunks = [LogChunk(id=e.id, attempt=e.attempt, text=e.logs) for e in ordered if e.logs]
+    moved = rows.moved(found)
+    # Not of a row that did not move: it may have moved in a first send whose answer was lost, its logs with it.
+    came = {(row.id, row.attempt) for row in moved}
+    chunks = [
+        LogChunk(id=e.id, attempt=e.attempt, text=e.logs) for e in ordered if e.logs and (e.id, e.attempt) in came
+    ]
     if chunks:
         await append_logs(tx, chunks)
-    return rows.moved(found)
+    return moved
 
 
 async def ended_under(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, UUID]]:

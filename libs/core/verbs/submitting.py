@@ -10,6 +10,7 @@ from uuid import UUID
 
 from core.domain.lifecycle import TaskStatus
 from core.domain.task import Submission, Submitted
+from core.errors import Unavailable
 from core.pool import Tx
 from core.sql import statement
 
@@ -112,7 +113,9 @@ async def _stored(tx: Tx, losers: Sequence[KeyedRequest]) -> dict[tuple[int, str
     kept = {(row["owner_id"], row["key"]): row for row in found}
     answers = {}
     for request in losers:
-        row = kept[request.owner_id, request.key]
+        row = kept.get((request.owner_id, request.key))
+        if row is None:  # it was in the way of our INSERT, and has turned 24 hours old since
+            raise Unavailable("an idempotency key was forgotten in this very moment", fix="send the request again")
         same = row["body_hash"] == request.body_hash
         answers[request.owner_id, request.key, request.body_hash] = KeyedAnswer(
             outcome=KeyedOutcome.REPLAYED if same else KeyedOutcome.CONFLICT,
