@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
+from core import clock as clocks
 from core import queue_manager as queue
 from core.database import Database
 from core.domain.ordering import Lane, PriorityType
@@ -70,9 +71,9 @@ async def candidate(url: str, refs: References, clock: Any) -> AsyncIterator[Can
 
 @asynccontextmanager
 async def leading(url: str, refs: References, clock: Any, *, lease: float = 15.0) -> AsyncIterator[Context]:
-    """A leader whose ticks the test calls by hand."""
+    """A leader whose ticks the test calls by hand, at the test's time; its election goes by real time."""
     async with AsyncExitStack() as stack:
-        one = await stack.enter_async_context(candidate(url, refs, clock))
+        one = await stack.enter_async_context(candidate(url, refs, clocks.system))
         term, _ = await stack.enter_async_context(one.leadership.term())
         yield duties.context(term, refs, clock=clock, lease=lease)
 

@@ -41,6 +41,7 @@ class Feeder:
         self._looked: float | None = None
         self._pause = LEAST_PAUSE
         self._woken: set[str] = set()
+        self._moved = False  # a cursor moved in this round, if only over rows that were hinted already
         self._began, self._took = float("-inf"), 0.0
 
     def again(self, routes: Iterable[Route]) -> None:
@@ -79,6 +80,7 @@ class Feeder:
     async def round(self) -> int:
         """Look once, and hint what there is room for; returns how many. Raises Unavailable."""
         self._began = now = self._clock.monotonic()
+        self._moved = False
         try:
             number = await self._round(now)
         except RedisDown as down:
@@ -86,7 +88,7 @@ class Feeder:
             log.debug("no references just now", error=str(down))
             self._pause = IDLE_PAUSE
             return 0
-        if number:
+        if number or self._moved:
             self._pause = LEAST_PAUSE
         elif self.feeding.backlog:
             self._pause = min(self._pause * 2, MOST_PAUSE)
@@ -146,7 +148,7 @@ class Feeder:
             taken = feeding.take(now, asks, found, room, self.ledger.ceilings())
             if taken.number:
                 await self._refs.hint(taken.hints)
-            feeding.sent(now, taken)
+            self._moved = feeding.sent(now, taken)
             number = taken.number
         if number or cold is None or cold:
             await self._offer(room, cold)

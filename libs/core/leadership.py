@@ -17,7 +17,7 @@ from core import queue_manager as queue
 from core import telemetry
 from core.errors import Deposed, Unavailable
 from core.lua import load
-from core.pool import Database, Tx
+from core.pool import Database, Tx, heed_cancel
 from core.redis_client import RedisDown, Server
 from core.verbs import electing
 
@@ -62,6 +62,7 @@ class PostgresLease:
 
     async def campaign(self) -> None:
         while not await self.attempt():
+            heed_cancel()
             # Jitter, so that two candidates do not ask in step for ever.
             await self._clock.sleep(RETRY * (0.9 + 0.2 * self._clock.rand()))
 
@@ -182,6 +183,7 @@ class Leadership:
     async def _keep(self, epoch: Callable[[], int]) -> None:
         """Renew the lease and the lock each second. Ends by Deposed only."""
         while True:
+            heed_cancel()
             await self._clock.sleep(RETRY)
             try:
                 await self._renew()

@@ -53,6 +53,16 @@ def unavailable(error: BaseException) -> bool:
     return lost(error) or isinstance(error, _REFUSED)
 
 
+def heed_cancel() -> None:
+    """Raise CancelledError in a task that was asked to end: once a turn, in every loop that uses the database.
+
+    Under Python 3.11 asyncpg swallows the asking when a connection is had in the same moment (its `compat.wait_for`).
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def _sentence(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"PostgreSQL did not answer as it should: {type(error).__name__}: {text[0] if text else ''}"

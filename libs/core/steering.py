@@ -139,7 +139,7 @@ class Steering:
         keys: dict[GateKey, None] = {}
         items: list[bytes] = []
         with suppress(RedisDown, failure.RedisError):
-            items = list(await self.low.call(lambda client: client.lpop("tf:gate", _DRAIN)) or [])  # type: ignore[arg-type]
+            items = list(await self.low.call(_pop_gates) or [])
         for item in items:
             with suppress(msgspec.DecodeError, ValueError, TypeError):
                 queue, owner, key = msgspec.msgpack.decode(item)
@@ -253,3 +253,7 @@ def _lay_out(pipe: Any, queue: str, offer: Offer, amounts: Mapping[str, int]) ->
         pipe.set(f"tf:credit:{queue}:{digest}", number, px=CREDIT_MS)
     pipe.hset(route, mapping=dict(offer.routes))
     pipe.pexpire(route, CREDIT_MS)
+
+
+def _pop_gates(client: Any) -> Any:
+    return client.lpop("tf:gate", _DRAIN)

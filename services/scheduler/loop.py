@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from core import telemetry
 from core.errors import Deposed, Unavailable
+from core.pool import heed_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,6 +52,7 @@ async def run(loop: Loop, ctx: Context) -> None:
         except Exception:
             failures += 1
             log.exception("a tick failed, trying again", tick=loop.name, failures=failures)
+        heed_cancel()
         seconds.observe(ctx.clock.monotonic() - began)
         every = loop.every if isinstance(loop.every, float) else loop.every(ctx)
         await _rest(nudge, pause(every, failures, more=done >= loop.full, rand=ctx.clock.rand()))

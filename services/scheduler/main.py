@@ -18,6 +18,7 @@ from core.config import require, settings
 from core.database import Database
 from core.errors import Deposed, SettingError, Unavailable
 from core.leadership import Leadership, PostgresLease, RedisLock
+from core.pool import heed_cancel
 from core.streams import References
 from services.scheduler.duties import lead
 
@@ -38,6 +39,7 @@ async def _stand(leadership: Leadership, refs: References) -> None:
                 await lead(term, keeper, refs, clock=clock.system, lease=settings.lease_seconds)
         except (Deposed, Unavailable) as lost:
             log.warning("not leading, standing by", why=str(lost))
+            heed_cancel()
             await clock.system.sleep(_AGAIN_SECONDS)
 
 

@@ -7,7 +7,7 @@ import gc
 import importlib
 import signal
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from services.worker.child import Child, ChildSettings
 
+_ANSWER_SECONDS: Final = 10.0  # an answer that never comes holds up its tasks for so long: they must restart in 20
 log = telemetry.get_logger("worker")
 
 
@@ -39,7 +40,9 @@ def work(made: ChildSettings, first: list[tuple[Child, socket.socket]]) -> None:
 async def _work(children: Children, first: list[tuple[Child, socket.socket]]) -> None:
     async with AsyncExitStack() as stack:
         # Claims, polls and finishes of both lanes, and what a beat's answer asks for, at the same time.
-        database = await stack.enter_async_context(Database(settings.database_url, name="tf-worker", size=6))
+        database = await stack.enter_async_context(
+            Database(settings.database_url, name="tf-worker", size=6, command_seconds=_ANSWER_SECONDS)
+        )
         # A beat is worth nothing once it is old, so nobody waits for its disk.
         beats = await stack.enter_async_context(
             Database(settings.database_url, name="tf-worker-beat", size=1, synchronous_commit="off")

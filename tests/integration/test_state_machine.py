@@ -318,7 +318,7 @@ def world(database_url: str) -> Iterator[World]:
 
 
 PROFILE = settings(
-    max_examples=1000 if FULL else 80,
+    max_examples=500 if FULL else 80,
     stateful_step_count=100 if FULL else 60,
     deadline=None,
     derandomize=False,

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 
 ENDINGS = {"COMPLETED", "FAILED", "RETRIED", "RELEASED", "RESCUED", "CANCELLED", "QUARANTINED"}
 
-TASKS = "select id::text, status::text, result, attempt, retry_count, crash_count from tasks where id = any(%s::uuid[])"
+TASKS = """
+select id::text, status::text, result, attempt, retry_count, crash_count from tasks where id = any(%s::uuid[])
+"""
 EVENTS = """
-select task_id::text as task, event_type::text as event, attempt, claim::text, worker_id::text as worker, cause, created_at
+select task_id::text as task, event_type::text as event, attempt, claim::text, worker_id::text as worker, cause,
+       created_at
 from task_events where task_id = any(%s::uuid[]) order by created_at, id
 """
 
@@ -89,9 +92,14 @@ def _wrong(
     completed = [event["attempt"] for event in events if event["event"] == "COMPLETED"]
     if len(completed) != 1:
         yield f"{len(completed)} attempts are recorded as COMPLETED"
-    if history is None:
-        return
-    attempts = {attempt for attempt, _ in started}
+    if history is not None:
+        yield from _contradicted(row, lines, attempts={attempt for attempt, _ in started}, completed=completed)
+
+
+def _contradicted(
+    row: dict[str, Any], lines: list[dict[str, Any]], *, attempts: set[int], completed: list[int]
+) -> Iterable[str]:
+    """What the handlers themselves wrote down and the database does not know."""
     if stray := {line["attempt"] for line in lines} - attempts:
         yield f"attempts {stray} ran without a STARTED event"
     values = {line["value"] for line in lines if line["word"] == "end" and line["attempt"] in completed}

@@ -40,6 +40,7 @@ class Armed:
     toxic: Toxic
     times: int = 1
     call: Callable[[], None] = lambda: None
+    at_commit: bool = True
     fired: int = 0
 
     def matches(self, text: str) -> bool:
@@ -99,9 +100,17 @@ class Proxy:
         self._thread.join(10)
         self._loop.close()
 
-    def arm(self, statement: str, toxic: Toxic, *, times: int = 1, call: Callable[[], None] = lambda: None) -> Armed:
-        """Let the next `times` statements that contain this text meet the toxic."""
-        armed = Armed(statement, toxic, times, call)
+    def arm(
+        self,
+        statement: str,
+        toxic: Toxic,
+        *,
+        times: int = 1,
+        call: Callable[[], None] = lambda: None,
+        at_commit: bool = True,
+    ) -> Armed:
+        """Let the next `times` statements that contain this text, or their COMMIT, meet the toxic."""
+        armed = Armed(statement, toxic, times, call, at_commit)
         self._armed.append(armed)
         return armed
 
@@ -200,7 +209,7 @@ class Proxy:
         found = next((armed for armed in self._armed if armed.matches(text_now)), None)
         if found is not None and pair.waiting is None:
             found.fired += 1
-            if pair.in_transaction:
+            if pair.in_transaction and found.at_commit:
                 pair.waiting = found
             else:
                 pair.now = found

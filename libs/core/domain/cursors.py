@@ -18,7 +18,7 @@ PASS_SLICES = 12  # each time, one cursor in so many starts from the beginning: 
 class Cursor:
     """One (queue, type, priority). `hot` says that more rows are believed to lie beyond `seq`."""
 
-    __slots__ = ("_place", "_still", "_swept", "due", "hinted", "hot", "seq", "turn")
+    __slots__ = ("_place", "_still", "_swept", "due", "hinted", "hot", "last", "seq", "turn")
 
     def __init__(self, now: float, turn: int = 0) -> None:
         self.turn = turn
@@ -27,12 +27,25 @@ class Cursor:
     def reset(self, now: float) -> None:
         """Forget everything: the streams were emptied, the queue resumed, the type is new."""
         self.seq = 0
+        self.last = 0  # the furthest that `seq` has ever been
         self.hot = True
         self.hinted: dict[int, float] = {}  # seq -> when; a row that is QUEUED anew has a new seq
         self.due = now + BEHIND_SECONDS
         self._place = 0
         self._still: set[int] = set()
         self._swept: float | None = None  # since when the look behind is under way
+
+    def passed_over(self) -> int:
+        """Return how many rows beyond `seq` may have been hinted already: a reading must reach beyond them."""
+        if self.hinted and self.seq < self.last:
+            return len(self.hinted)
+        return 0
+
+    def sent(self, now: float, seqs: Sequence[int], place: int) -> None:
+        """References for `seqs` were added, and everything up to `place` was looked at."""
+        self.hinted.update(dict.fromkeys(seqs, now))
+        self.seq = max(self.seq, place)
+        self.last = max(self.last, self.seq)
 
     def look(self) -> None:
         """Look behind at the next chance: somebody made a row QUEUED, perhaps there."""

@@ -132,6 +132,7 @@ class Feeding:
             for route, most in group:
                 sharers = max(hot + (not self.cursors[route].hot), 1)
                 limit = most if sharers == 1 else math.ceil(2 * most / sharers) + 1
+                limit += self.cursors[route].passed_over()
                 asks.append(Ask(route, self.cursors[route].seq, min(limit, MOST_ROWS)))
         return asks
 
@@ -195,10 +196,13 @@ class Feeding:
                 best, most = digest, free
         return best
 
-    def sent(self, now: float, taken: Taken) -> None:
-        """The hints have arrived: move the cursors."""
+    def sent(self, now: float, taken: Taken) -> bool:
+        """The hints have arrived: move the cursors. Tells whether one moved."""
+        moved = False
         for route, hot in taken.hot.items():
             if (cursor := self.cursors.get(route)) is not None:
-                cursor.seq = max(cursor.seq, taken.places.get(route, 0))
+                place = taken.places.get(route, 0)
+                moved = moved or place > cursor.seq
+                cursor.sent(now, taken.seqs.get(route, ()), place)
                 cursor.hot = hot
-                cursor.hinted.update(dict.fromkeys(taken.seqs.get(route, ()), now))
+        return moved

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.scheduler.duties import duties
+from services.scheduler.loop import MOST_BACKOFF, pause
+
+
+@given(every=st.floats(0.001, 60), failures=st.integers(0, 10_000), more=st.booleans(), rand=st.floats(0, 0.999))
+def test_a_pause_is_bounded_and_a_failing_tick_never_runs_hot(
+    every: float,
+    failures: int,
+    more: bool,
+    rand: float,  # noqa: FBT001
+) -> None:
+    found = pause(every, failures, more=more, rand=rand)
+    assert 0 <= found <= max(MOST_BACKOFF, every * 1.2)
+    if failures:
+        assert found >= 0.1
+    elif more:
+        assert found == 0
+    else:
+        assert found >= every * 0.9
+
+
+def test_watching_is_fast_enough_for_its_own_gap_rule() -> None:
+    for lease in (0.3, 1.5, 15.0, 180.0):
+        watch = next(duty for duty in duties(lease) if duty.name == "watch")
+        assert isinstance(watch.every, float)
+        assert watch.every * 1.1 < lease / 3
+    assert len({duty.name for duty in duties(15.0)}) == len(duties(15.0))
