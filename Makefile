@@ -55,7 +55,7 @@ test: $(STAMP)  ## All tests on real servers (PG=15: the machine's PostgreSQL 15
 	@$(PY) -m pytest $(T) -n $(JOBS) --dist loadgroup $(ARGS)
 
 test-faults: $(STAMP)  ## The fault tests at full size (long)
-	@TASKFLOW_TEST_FAULTS=full $(PY) -m pytest tests/system -m fault --timeout 3600 $(ARGS)
+	@TASKFLOW_TEST_FAULTS=full $(PY) -m pytest tests/system tests/integration/test_state_machine.py --timeout 3600 $(ARGS)
 
 check: $(STAMP)  ## Lint, format, types, import rules, structure tests: under a minute
 	@$(MAKE) --no-print-directory lint types imports structure

@@ -12,6 +12,7 @@ Route = tuple[str, str, PriorityType]  # queue, type, priority
 
 BEHIND_SECONDS = 5.0
 AGAIN_SECONDS = 10.0  # a row that was hinted so long ago and is QUEUED still is hinted again
+FORGET_SECONDS = 60.0  # of what lies beyond a cursor that went back, nobody knows whether it was claimed
 PASS_SLICES = 12  # each time, one cursor in so many starts from the beginning: everything is passed over in a minute
 
 
@@ -52,10 +53,10 @@ class Cursor:
         self.due = 0.0
         self.hot = True  # or beyond
 
-    def fresh(self, seq: int, now: float) -> bool:
-        """Tell whether a row was hinted a moment ago, so that its reference is still good."""
+    def good(self, seq: int, now: float, *, hungry: bool) -> bool:
+        """Tell whether a row was hinted, and its reference is still good: when nobody is hungry, it may wait long."""
         at = self.hinted.get(seq)
-        return at is not None and now - at < AGAIN_SECONDS
+        return at is not None and (not hungry or now - at < AGAIN_SECONDS)
 
     def behind(self, now: float) -> int | None:
         """Return from where to look behind, or None when it is not time."""
@@ -74,9 +75,8 @@ class Cursor:
         for seq in seqs:
             if seq > self.seq:
                 break
-            at = self.hinted.get(seq)
-            if at is None or (hungry and now - at >= AGAIN_SECONDS):
-                self._prune(now, started, done=False)
+            if not self.good(seq, now, hungry=hungry):
+                self._prune(now, started, last=seq)
                 self.seq = seq - 1
                 self.hot = True
                 self._end(now)
@@ -85,17 +85,17 @@ class Cursor:
         if len(seqs) >= limit and seqs[-1] < self.seq:
             self._place = seqs[-1]
             return False
-        self._prune(now, started, done=True)
+        self._prune(now, started, last=self.seq)
         self._end(now)
         return False
 
-    def _prune(self, now: float, started: float, *, done: bool) -> None:
-        """Forget rows that were not there any more (claimed) when everything was looked at; else only old ones."""
-        still, last = self._still, self.seq
+    def _prune(self, now: float, started: float, *, last: int) -> None:
+        """Forget what was hinted before the look began and, up to `last`, is not there any more: it was claimed."""
+        still = self._still
         self.hinted = {
             seq: at
             for seq, at in self.hinted.items()
-            if seq in still or (now - at < AGAIN_SECONDS and (not done or at >= started or seq > last))
+            if seq in still or at >= started or (seq > last and now - at < FORGET_SECONDS)
         }
 
     def _end(self, now: float) -> None:
@@ -104,5 +104,5 @@ class Cursor:
         self.due = now + BEHIND_SECONDS
         self.turn += 1
         if self.turn % PASS_SLICES == 0:
-            self.seq = 0  # whatever is fresh is passed over
+            self.seq = 0  # what was hinted is passed over
             self.hot = True

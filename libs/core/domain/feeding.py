@@ -162,12 +162,13 @@ class Feeding:
             ((seq, task, ask.route) for ask in asks for seq, task in found.get(ask.route, ())), key=itemgetter(0)
         )
         blocked: set[Route] = set()
+        hungry = {ask.route: self.hungry(ask.route) for ask in asks if found.get(ask.route)}
         for seq, task, route in merged:
             if seq > horizon:
                 break
             if route in blocked:
                 continue
-            if not self.cursors[route].fresh(seq, now):
+            if not self.cursors[route].good(seq, now, hungry=hungry[route]):
                 digest = self._place(route, room, held)
                 if digest is None:
                     blocked.add(route)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 from hypothesis import given, settings
@@ -12,6 +14,9 @@ from core.domain.cursors import AGAIN_SECONDS, BEHIND_SECONDS, Cursor
 from core.domain.feeding import Ask, Feeding
 from core.domain.ordering import URGENCY, Lane, PriorityType, stream_key
 from core.domain.windows import LaneFace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HIGH, NORMAL, LOW = PriorityType.HIGH, PriorityType.NORMAL, PriorityType.LOW
 LANE = (UUID(int=1), Lane.SYNC)
@@ -211,38 +216,41 @@ def test_a_pass_from_the_beginning_is_not_slowed_by_what_was_hinted_already() ->
     assert world.consume() == [next_one]
 
 
+DEEDS = ("queue", "late", "commit", "round", "fail", "lose", "claim", "time", "poll")
+
+
+def happens(world: World, deed: str, late: list[int], seqs: Iterator[int], data: st.DataObject) -> None:
+    match deed:
+        case "queue":
+            world.queued(next(seqs), data.draw(st.sampled_from("tu")), data.draw(st.sampled_from(URGENCY)))
+        case "late":
+            late.append(next(seqs))
+        case "commit" if late:
+            world.queued(late.pop(data.draw(st.integers(0, len(late) - 1))))
+        case "round":
+            world.round(want=data.draw(st.integers(0, 5)))
+        case "fail":
+            world.round(arrives=False)
+        case "lose":
+            world.streams.clear()
+        case "claim":
+            world.consume(data.draw(st.integers(1, 5)))
+        case "time":
+            world.now += data.draw(st.floats(0.1, 12.0))
+        case "poll" if world.rows:  # claimed without a reference
+            del world.rows[data.draw(st.sampled_from(sorted(world.rows)))]
+
+
 @settings(max_examples=60, deadline=None)
-@given(data=st.data())
-def test_every_row_is_claimed_in_the_end_whatever_happens(data: st.DataObject) -> None:
-    """Rows commit in any order, hints get lost, sends fail, workers come and go; then all is well for a minute."""
-    world, seq, late = World(), 0, []
-    for _ in range(data.draw(st.integers(1, 40))):
-        match data.draw(
-            st.sampled_from(["queue", "late", "commit", "round", "fail", "lose", "claim", "time", "steal"])
-        ):
-            case "queue":
-                seq += 1
-                world.queued(seq, data.draw(st.sampled_from("tu")), data.draw(st.sampled_from(URGENCY)))
-            case "late":
-                seq += 1
-                late.append(seq)
-            case "commit" if late:
-                world.queued(late.pop(data.draw(st.integers(0, len(late) - 1))))
-            case "round":
-                world.round(want=data.draw(st.integers(0, 5)))
-            case "fail":
-                world.round(arrives=False)
-            case "lose":
-                world.streams.clear()
-            case "claim":
-                world.consume(data.draw(st.integers(1, 5)))
-            case "time":
-                world.now += data.draw(st.floats(0.1, 12.0))
-            case "steal" if world.rows:  # claimed by a poll, without a reference
-                del world.rows[data.draw(st.sampled_from(sorted(world.rows)))]
+@given(data=st.data(), deeds=st.lists(st.sampled_from(DEEDS), max_size=40))
+def test_every_row_is_claimed_in_the_end_whatever_happens(data: st.DataObject, deeds: list[str]) -> None:
+    """Rows commit in any order, hints get lost, sends fail, workers come and go; then nothing happens for a while."""
+    world, late, seqs = World(), list[int](), itertools.count(1)
+    for deed in deeds:
+        happens(world, deed, late, seqs, data)
     for one in late:
         world.queued(one)
-    for _ in range(200):
+    for _ in range(60):
         world.now += 0.5
         world.round(want=5)
         world.consume()

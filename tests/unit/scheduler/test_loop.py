@@ -11,8 +11,8 @@ from services.scheduler.loop import MOST_BACKOFF, pause
 def test_a_pause_is_bounded_and_a_failing_tick_never_runs_hot(
     every: float,
     failures: int,
-    more: bool,
-    rand: float,  # noqa: FBT001
+    more: bool,  # noqa: FBT001
+    rand: float,
 ) -> None:
     found = pause(every, failures, more=more, rand=rand)
     assert 0 <= found <= max(MOST_BACKOFF, every * 1.2)
