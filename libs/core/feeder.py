@@ -73,9 +73,10 @@ class Feeder:
         return self._pause
 
     def spacing(self) -> float:
-        """Return how long it must wait in any case: never more than half of a core, however often it is woken."""
-        wait = self._began + max(min(2 * self._took, MOST_PAUSE), LEAST_PAUSE / 2) - self._clock.monotonic()
-        return max(wait, 0.0)
+        """Return how long it must wait in any case: rounds for nothing take half of a core at most."""
+        spent = self._clock.monotonic() - self._began
+        least = LEAST_PAUSE / 2 if self._moved else max(min(2 * self._took, MOST_PAUSE), LEAST_PAUSE / 2)
+        return max(least - spent, 0.0)
 
     async def round(self) -> int:
         """Look once, and hint what there is room for; returns how many. Raises Unavailable."""

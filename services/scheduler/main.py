@@ -36,7 +36,9 @@ async def _stand(leadership: Leadership, refs: References) -> None:
     while True:
         try:
             async with leadership.term() as (term, keeper):
-                await lead(term, keeper, refs, clock=clock.system, lease=settings.lease_seconds)
+                # In a task of its own: before Python 3.13 a TaskGroup that failed leaves its task asked to end.
+                await asyncio.create_task(lead(term, keeper, refs, clock=clock.system, lease=settings.lease_seconds))
+                heed_cancel()
         except (Deposed, Unavailable) as lost:
             log.warning("not leading, standing by", why=str(lost))
             heed_cancel()
