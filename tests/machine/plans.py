@@ -15,7 +15,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-FAILED_PLAN_MS = 3000  # a plan that walks the whole table is cut off here
+FAILED_PLAN_MS = 30_000  # a plan that walks the whole table is cut off here
 
 
 @dataclass(frozen=True, slots=True)

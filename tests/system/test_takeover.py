@@ -73,8 +73,10 @@ group by tasks.id, begun.attempt, begun.created_at
 order by begun.created_at
 """
 STARTS_UNDER = """
-select min(event.created_at) - %s::timestamptz as waited from task_events as event
-where event.event_type::text = 'STARTED' and event.created_at > %s and event.task_id = any(%s::uuid[])
+select min(event.created_at) - %s::timestamptz as waited
+from tasks join task_events as event on event.task_id = tasks.id
+where tasks.concurrency_key <> '' and event.event_type::text = 'STARTED' and event.created_at > %s
+    and tasks.id = any(%s::uuid[])
 """
 
 

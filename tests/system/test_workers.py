@@ -42,6 +42,8 @@ pytestmark = [
 ]
 
 WORKERS = 3
+LONG, QUICK = 6, 40
+LOT = LONG + 2 * QUICK
 SOON = 20.0  # what is promised of an orphan, and of a task that its worker has forgotten
 LONGER = LEASE + 0.7
 KILLS, TERMINATIONS, STOPPED = (12, 50, 200) if FULL else (3, 4, 10)
@@ -55,6 +57,10 @@ from task_events as lost cross join lateral (
     where task_id = lost.task_id and event_type::text = 'STARTED' and attempt > lost.attempt
 ) as next
 where lost.task_id = any(%s::uuid[]) and lost.cause = %s and (%s::uuid is null or lost.worker_id = %s::uuid)
+"""
+ALL_FREE = f"""
+select count(*) = {WORKERS} and bool_and(free_sync = sync_slots and free_async = async_slots)
+from workers where state = 'alive'
 """
 IDS_OF = "select id::text, state, beat_seq from workers where pid = %s order by created_at"
 
@@ -71,6 +77,7 @@ def fleet(module_world: World) -> World:
 @pytest.fixture(autouse=True)
 def _as_many_as_before(fleet: World) -> Iterator[None]:
     """A test replaces the workers that it ends, and none of the other processes minds."""
+    until(lambda: fleet.one(ALL_FREE), 30)
     others = {one.pid for one in fleet.fleet.living() if one.role != "worker"}
     yield
     assert {one.pid for one in fleet.fleet.living() if one.role != "worker"} == others
@@ -85,26 +92,22 @@ def send(world: World, name: str, number: int, queue_name: str, payload: dict[st
     return sent.ids
 
 
-def load(world: World, history: Path, *, long: int = 6, quick: int = 40) -> list[str]:
-    """A mixed lot, of which `long` take longer than a lease."""
-    ids = send(world, AWORK, long, "async", {"history": str(history), "seconds": LONGER})
-    ids += send(world, AWORK, quick, "async", {"history": str(history), "seconds": 0.2})
-    return ids + send(world, WORK, quick, "sync", {"history": str(history), "seconds": 0.02})
+def load(world: World, history: Path, *, seconds: float = LONGER) -> list[str]:
+    """A mixed lot, of which the first LONG take so long: longer than a lease."""
+    ids = send(world, AWORK, LONG, "async", {"history": str(history), "seconds": seconds})
+    ids += send(world, AWORK, QUICK, "async", {"history": str(history), "seconds": 0.2})
+    return ids + send(world, WORK, QUICK, "sync", {"history": str(history), "seconds": 0.02})
 
 
-def busiest(world: World, ids: Sequence[str], least: int = 1) -> Member:
-    """Wait until a worker runs at least so many of these, none of which has lost a worker yet.
-
-    The second time costs a task a pause of 15 s (RESCUE_BACKOFF), which is promised and not what is measured here.
-    """
+def busiest(world: World, ids: Sequence[str]) -> Member:
+    """Wait until a worker runs some of these; the one that runs most."""
 
     def find() -> Member | None:
         found = world.rows(
             "select workers.pid from tasks join workers on workers.id = tasks.worker_id"
             " where tasks.id = any(%s::uuid[]) and tasks.status::text = 'IN_PROGRESS'"
-            " group by workers.pid having count(*) >= %s and max(tasks.worker_deaths) = 0 order by count(*) desc",
+            " group by workers.pid order by count(*) desc",
             list(ids),
-            least,
         )
         living = {member.pid: member for member in world.fleet.living("worker")}
         return next((living[row["pid"]] for row in found if row["pid"] in living), None)
@@ -129,14 +132,14 @@ def starts(history: Path) -> Counter[str]:
 def test_row_07_worker_kill_9(fleet: World, history: Path) -> None:
     ids: list[str] = []
     killed: list[tuple[str, object]] = []
-    for _ in range(KILLS):
+    for _ in range(KILLS):  # each among new tasks: the second time costs one a pause of 15 s, see RESCUE_BACKOFF
         ids += load(fleet, history)
-        victim = busiest(fleet, ids, 2)
+        victim = busiest(fleet, ids[-LOT:][:LONG])
         identity = fleet.rows(IDS_OF, victim.pid)[-1]["id"]
         fleet.fleet.kill(victim)
         killed.append((identity, fleet.one("select clock_timestamp()")))
         fleet.fleet.ready(fleet.fleet.replace(victim))
-    fleet.ended(ids, 60)
+        fleet.ended(ids, 60)
 
     verdict = verify(fleet, ids, history).clean()
     assert set(verdict.causes) == {"returned", "worker_lost"}
@@ -202,9 +205,9 @@ def _stop_three_leases(world: World, history: Path) -> tuple[list[str], list[str
 
     Their children go on and end the short tasks; the longest ones still run when their supervisor wakes up.
     """
-    payload = {"history": str(history), "seconds": 1.0}
+    payload = {"history": str(history), "seconds": LEASE}
     short = send(world, AWORK, 20, "async", payload)
-    endless = send(world, AWORK, 2 * WORKERS, "async", payload | {"seconds": 4 * LEASE})
+    endless = send(world, AWORK, 2 * WORKERS, "async", payload | {"seconds": 7 * LEASE})
     ids = [*short, *endless]
     until(lambda: all(starts(history)[task] for task in ids), 20)
     holders = world.holders(ids)
@@ -218,12 +221,12 @@ def _stop_three_leases(world: World, history: Path) -> tuple[list[str], list[str
     identities = list(before.values())
     running = "select id::text, attempt from tasks where worker_id = any(%s::uuid[]) and status::text = 'IN_PROGRESS'"
     held = {row["id"]: row["attempt"] for row in world.rows(running, identities)}
-    assert len(held) >= STOPPED // 20
 
     until(lambda: monotonic() >= wake, 4 * LEASE)
     world.ended([task for task in short if task in held])  # by others
     ended = {(line["task"], line["attempt"]) for line in read(history) if line["word"] == "end"}
     stale = [(task, attempt) for task, attempt in held.items() if (task, attempt) in ended]
+    woken = monotonic()
     for victim in victims:
         victim.signal(signal.SIGCONT)
 
@@ -233,10 +236,14 @@ def _stop_three_leases(world: World, history: Path) -> tuple[list[str], list[str
     world.ended(ids)
     fenced = "select task_id::text as id, attempt from task_events where event_type::text = 'FENCED'"
     refused = world.rows(fenced + " and task_id = any(%s::uuid[])", ids)
-    assert sorted((row["id"], row["attempt"]) for row in refused) == sorted(stale)
-    ended = {(line["task"], line["attempt"]) for line in read(history) if line["word"] == "end"}
-    assert all((task, held[task]) not in ended for task in endless if task in held), "a fenced handler went on"
-    return list(held), ids, len(stale)
+    told = [(row["id"], row["attempt"]) for row in refused]
+    late = {(line["task"], line["attempt"]): line["at"] for line in read(history) if line["word"] == "end"}
+    late = {(task, attempt): late.get((task, attempt), 0.0) for task, attempt in held.items()}
+    # One for each outcome; what was stopped in the very moment of the awakening may have sent one or not.
+    assert set(stale) <= set(told) <= {one for one, at in late.items() if at}
+    assert len(set(told)) == len(told)
+    assert max(late.values()) < woken + LEASE, "a fenced handler went on"
+    return list(held), ids, len(told)
 
 
 def _reborn(world: World, victim: Member, before: str) -> str | None:
@@ -251,7 +258,7 @@ def _reborn(world: World, victim: Member, before: str) -> str | None:
 @pytest.mark.parametrize("how", ["sync", "loop"])
 def test_row_09_hung_child(fleet: World, history: Path, how: str) -> None:
     """Every sync place is held on to, or a loop is blocked: for longer than the lease."""
-    limit: dict[str, Any] = {"timeout": LEASE + 1.0, "max_attempts": 1}
+    limit: dict[str, Any] = {"timeout": 2 * LEASE, "max_attempts": 1}
     if how == "sync":
         bad = send(fleet, "tests.handlers:hold_gil", WORKERS - 1, "default", {"seconds": 60}, **limit)
         bad += send(fleet, "tests.handlers:spin", 1, "default", {}, **limit)
@@ -277,8 +284,7 @@ def test_row_09_hung_child(fleet: World, history: Path, how: str) -> None:
     verdict = verify(fleet, after, history).clean()
     assert (set(verdict.causes) - {"released"}, verdict.charged) == ({"returned"}, 0)
     assert fleet.deaths() == dead
-    all_free = "select bool_and(free_sync = sync_slots and free_async = async_slots) from workers where state = 'alive'"
-    until(lambda: fleet.one(all_free), 20)
+    until(lambda: fleet.one(ALL_FREE), 20)
 
 
 # ── told to leave ───────────────────────────────────────────────────────────────────────────────────────
@@ -288,8 +294,8 @@ def test_row_10_sigterm_releases_uncharged(fleet: World, history: Path) -> None:
     ids: list[str] = []
     codes: list[int | None] = []
     for _ in range(TERMINATIONS):
-        ids += load(fleet, history)
-        leaving = busiest(fleet, ids, 2)
+        ids += load(fleet, history, seconds=4.0)  # what was begun just now outlasts the drain of 1 s
+        leaving = busiest(fleet, ids[-LOT:][:LONG])
         new = fleet.fleet.replace(leaving)
         codes += fleet.fleet.stop(leaving)
         fleet.fleet.ready(new)
@@ -334,6 +340,7 @@ async def _claim_behind_its_back(world: World, history: Path, worker: UUID, numb
     return ids
 
 
+@pytest.mark.skipif(not FULL, reason="a worker waits ten seconds for an answer: only at full size")
 def test_row_11_swallowed_answer(fleet: World, history: Path) -> None:
     """The claim is committed; its answer never comes, and the connection stays."""
     with Proxy(fleet.database_url) as proxy:

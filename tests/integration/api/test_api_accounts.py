@@ -26,7 +26,7 @@ NOW = datetime.now(UTC)
 
 def _claims(user_id: int, **other: Any) -> dict[str, Any]:
     claims = {
-        "sub": str(user_id), "iat": NOW, "exp": NOW + timedelta(minutes=5), "jti": "x",
+        "sub": str(user_id), "iat": NOW, "exp": NOW + timedelta(days=1), "jti": "x",
         "aud": auth.AUDIENCE, "iss": auth.ISSUER, **other,
     }  # fmt: skip
     return {name: value for name, value in claims.items() if value is not None}
@@ -230,12 +230,12 @@ ATTACKS: dict[str, Any] = {
         _claims(user), SECRET_KEY.ljust(64, "x"), algorithm="HS384"
     ),
     "another secret": lambda user: jwt.encode(_claims(user), "y" * 40, algorithm="HS256"),
-    "expired": lambda user: jwt.encode(_claims(user, exp=NOW - timedelta(seconds=30)), SECRET_KEY),
+    "expired": lambda user: jwt.encode(_claims(user, exp=NOW - timedelta(hours=1)), SECRET_KEY),
     "without exp": lambda user: jwt.encode(_claims(user, exp=None), SECRET_KEY),
     "without sub": lambda user: jwt.encode(_claims(user, sub=None), SECRET_KEY),
     "without jti": lambda user: jwt.encode(_claims(user, jti=None), SECRET_KEY),
     "without iat": lambda user: jwt.encode(_claims(user, iat=None), SECRET_KEY),
-    "of the future": lambda user: jwt.encode(_claims(user, nbf=NOW + timedelta(minutes=2)), SECRET_KEY),
+    "of the future": lambda user: jwt.encode(_claims(user, nbf=NOW + timedelta(hours=12)), SECRET_KEY),
     "for others": lambda user: jwt.encode(_claims(user, aud="refresh"), SECRET_KEY),
     "by others": lambda user: jwt.encode(_claims(user, iss="someone"), SECRET_KEY),
     "of nobody": lambda _: jwt.encode(_claims(10**9), SECRET_KEY),
