@@ -158,7 +158,7 @@ class Database:
         try:
             await transaction.commit()
         except BaseException as error:
-            # A cancellation stays one: whoever waits for the cancelled task would wait for ever for a loop that went on.
+            # A cancellation stays one: who waits for the cancelled task would wait for ever for a loop that went on.
             if lost(error):
                 message = f"The answer to a COMMIT was lost: {type(error).__name__}"
                 raise CommitUnknown(message) from error

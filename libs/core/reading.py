@@ -46,6 +46,11 @@ class Seat:
             self._waiting = asyncio.create_task(self._block(consumer, keys, count, block_ms))
         return self._waiting
 
+    def leave(self) -> None:
+        """Forget a wait that is over, whose result was taken."""
+        if self._waiting is not None and self._waiting.done():
+            self._waiting = None
+
     async def stop(self) -> list[Ref]:
         """Wake the blocking read, if there is one, and return what it had already been given."""
         waiting, self._waiting = self._waiting, None
@@ -123,6 +128,7 @@ class Reader:
         self._seats = {server.level: Seat(server) for server in self._servers}
         self._turn = 0
         self._spill: list[Ref] = []
+        self._rising: asyncio.Task[None] | None = None
 
     @property
     def degraded(self) -> bool:
@@ -135,10 +141,13 @@ class Reader:
         With nothing there it waits up to `block_ms`. References beyond what the caller can use now are the caller's
         to keep. Raises RedisDown when no server can be asked; one of two being down only shows in `degraded`.
         """
-        found, self._spill = self._spill, []
-        for seat in self._seats.values():
-            found += await seat.stop()
-        found += await self._take(max(count - len(found), 0), want, ack)
+        await self._rise()
+        spilt, self._spill = self._spill, []
+        try:
+            found = spilt + await self._take(max(count - len(spilt), 0), want, ack)
+        except BaseException:
+            self._spill = spilt + self._spill  # the next read has them
+            raise
         if found or block_ms <= 0 or count <= 0:
             return found
         return await self._wait(count, block_ms)
@@ -155,6 +164,7 @@ class Reader:
 
     async def aclose(self) -> None:
         """Stop waiting, say that nothing is wanted any more."""
+        await self._rise()
         for seat in self._seats.values():
             await seat.aclose()
         with suppress(RedisDown, failure.RedisError):
@@ -240,11 +250,25 @@ class Reader:
             for server in self._servers
             if server.usable
         }
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if any(task.result() for task in done):
-                break
         found: list[Ref] = []
+        while pending and not found:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                found += task.result()
         for seat in self._seats.values():
-            found += await seat.stop()
+            seat.leave()
+        if pending:  # the other server's wait is ended while the caller is at work already
+            self._rising = asyncio.create_task(self._stop_all())
         return found
+
+    async def _rise(self) -> None:
+        """End the waits of an earlier read; what they were given meanwhile is for the next one."""
+        if self._rising is not None:
+            await asyncio.wait({self._rising})
+            self._rising = None
+        await self._stop_all()
+
+    async def _stop_all(self) -> None:
+        for seat in self._seats.values():
+            given = await seat.stop()
+            self._spill += given

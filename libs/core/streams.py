@@ -1,7 +1,7 @@
 """References: hints in Redis that a task may be claimed. Used by the worker, the API and the leader.
 
 PostgreSQL knows which tasks are QUEUED; what is here only makes them start in order and at once. It may be lost,
-doubled, late or forged: a claim decides. `README` of the keys: design.md §5.2 and the scripts in core/lua.
+doubled, late or forged: a claim decides. What the keys in Redis hold is told by the scripts in core/lua.
 
 worker:  `reader = refs.reader(worker=id, lane=Lane.SYNC, queues=[...], types=[...])`, then
          `found = await reader.read(count=free, want=want, ack=claimed_before)`; `await reader.report(0)` when full;

@@ -5,13 +5,15 @@ sends the hints, and only then says `sent`.
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from core.domain.cursors import Cursor, Route
+from core.domain.cursors import AGAIN_SECONDS, Cursor, Route
+from core.domain.doors import Door
 from core.domain.ordering import URGENCY, PriorityType, stream_key
 from core.domain.windows import LaneFace, LaneOf, Place, Rooms, rooms
 
@@ -39,6 +41,15 @@ class Taken:
     places: dict[Route, int] = field(default_factory=dict)
     hot: dict[Route, bool] = field(default_factory=dict)
     number: int = 0
+
+    def note(self, door: Door | None, ask: Ask) -> int:
+        """Take over what went through a door; returns how far its route has come."""
+        if door is None or door.place is None:
+            return ask.seq
+        self.places[ask.route] = door.place
+        self.seqs[ask.route] = door.seqs
+        self.number += len(door.seqs)
+        return door.place
 
 
 class Feeding:
@@ -149,6 +160,7 @@ class Feeding:
                 if asks:
                     below = ceilings.get(queue, math.inf)
                     held |= self._take(now, asks, found, room=room, below=below, held=held, taken=taken)
+        taken.hints = {stream: ids for stream, ids in taken.hints.items() if ids}
         return taken
 
     def _take(
@@ -158,44 +170,31 @@ class Feeding:
         cut = {ask.route: found[ask.route][-1][0] for ask in asks if len(found.get(ask.route, ())) >= ask.limit}
         # Beyond the last row of a reading that was cut short, nobody knows what comes first.
         horizon = min(min(cut.values(), default=math.inf), below)
-        merged = sorted(
-            ((seq, task, ask.route) for ask in asks for seq, task in found.get(ask.route, ())), key=itemgetter(0)
-        )
-        blocked: set[Route] = set()
-        hungry = {ask.route: self.hungry(ask.route) for ask in asks if found.get(ask.route)}
-        for seq, task, route in merged:
-            if seq > horizon:
+        doors = {ask.route: self._door(now, ask.route, room, held, taken) for ask in asks if found.get(ask.route)}
+        merged = [(seq, task, door) for route, door in doors.items() for seq, task in found[route]]
+        if len(doors) > 1:
+            merged.sort(key=itemgetter(0))
+        shut = 0
+        for seq, task, door in merged:
+            if seq > horizon or shut == len(doors):
                 break
-            if route in blocked:
-                continue
-            if not self.cursors[route].good(seq, now, hungry=hungry[route]):
-                digest = self._place(route, room, held)
-                if digest is None:
-                    blocked.add(route)
-                    if len(blocked) == len(asks):
-                        break
-                    continue
-                room.take(route[0], digest, route[2])
-                taken.hints.setdefault(stream_key(route[0], route[2], digest), []).append(task.bytes)
-                taken.seqs.setdefault(route, []).append(seq)
-                taken.number += 1
-            taken.places[route] = seq
+            if not door.shut and not door.passes(seq, task):
+                shut += 1
         more: set[str] = set()
         for ask in asks:
-            rows = [seq for seq, _ in found.get(ask.route, ()) if seq <= below]
-            left = bool(rows) and rows[-1] > taken.places.get(ask.route, ask.seq)
+            place = taken.note(doors.get(ask.route), ask)
+            rows = found.get(ask.route, ())
+            next_one = bisect_right(rows, place, key=itemgetter(0))
+            left = next_one < len(rows) and rows[next_one][0] <= below
             taken.hot[ask.route] = left or (ask.route in cut and cut[ask.route] <= below)
-            if taken.hot[ask.route] and ask.route not in blocked:
+            if taken.hot[ask.route] and not (ask.route in doors and doors[ask.route].shut):
                 more.update(self.options[ask.route[:2]])
         return more
 
-    def _place(self, route: Route, room: Rooms, held: set[str]) -> str | None:
-        queue, kind, priority = route
-        best, most = None, 0
-        for digest in self.options[queue, kind]:
-            if digest not in held and (free := room.of(queue, digest, priority)) > most:
-                best, most = digest, free
-        return best
+    def _door(self, now: float, route: Route, room: Rooms, held: set[str], taken: Taken) -> Door:
+        digests = [digest for digest in self.options[route[:2]] if digest not in held]
+        old = now - AGAIN_SECONDS if self.hungry(route) else -math.inf
+        return Door(route, digests, cursor=self.cursors[route], room=room, hints=taken.hints, old=old)
 
     def sent(self, now: float, taken: Taken) -> bool:
         """The hints have arrived: move the cursors. Tells whether one moved."""

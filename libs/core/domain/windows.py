@@ -60,16 +60,22 @@ class Rooms:
 
     def of(self, queue: str, digest: str, priority: PriorityType) -> int:
         """Return the room for one priority: what is as urgent or more so uses it up, what is less so does not."""
-        return max(min(self._row(queue, digest)[_RANK[priority]], self.budget), 0)
+        return max(min(self.row(queue, digest)[_RANK[priority]], self.budget), 0)
 
     def take(self, queue: str, digest: str, priority: PriorityType) -> None:
         """Use one up."""
-        row = self._row(queue, digest)
+        row = self.row(queue, digest)
         for rank in range(_RANK[priority], len(row)):
             row[rank] -= 1
         self.budget -= 1
 
-    def _row(self, queue: str, digest: str) -> list[int]:
+    @staticmethod
+    def rank(priority: PriorityType) -> int:
+        """Return the place of a priority in a `row`."""
+        return _RANK[priority]
+
+    def row(self, queue: str, digest: str) -> list[int]:
+        """Return the room for each priority, most urgent first, as the list that is counted down."""
         row = self._left.get((queue, digest))
         if row is None:
             target = self._targets.get((queue, digest), 0)
