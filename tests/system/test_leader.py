@@ -149,15 +149,16 @@ def _orphans(world: World, history: Path) -> list[str]:
 
 def test_a_killed_leader_is_succeeded_within_ten_seconds(led: tuple[World, Proxy], history: Path) -> None:
     world, _ = led
-    for _turn in range(KILLS):
+    for turn in range(KILLS):
+        notes = history.with_name(f"{history.name}-{turn}")
         leader = until(world.fleet.leader, 20)
         epoch = _epoch(world)
         world.fleet.kill(leader)
         killed = world.one("select clock_timestamp()")
         world.fleet.ready(world.fleet.replace(leader))
-        ids = _mixed(world, history)
+        ids = _mixed(world, notes)
         world.ended(ids, 30)
-        verdict = verify(world, ids, history).clean()
+        verdict = verify(world, ids, notes).clean()
         assert (verdict.executions, verdict.events["RESCUED"]) == (len(ids), 0)
         assert _other(world, leader) is not None
         assert _epoch(world) == epoch + 1
