@@ -111,6 +111,11 @@ def send(world: World, name: str, queue_name: str, payloads: Sequence[dict[str, 
     ).ids
 
 
+# A worker that polls by chance goes on until nothing is left: there must be more than it can run in the two seconds in
+# which the feeder may not have looked yet (rows that came without a hint, while credits are out).
+MANY = 300
+
+
 def hinted(world: World, ids: Sequence[str], name: str = "sync") -> bool:
     """Whether the reference of one of these, which nobody but the feeder can have hinted, is in the stream now."""
     [worker] = world.rows("select sync_types from workers where state = 'alive' limit 1")
@@ -170,7 +175,7 @@ def test_an_unknown_type_waits_says_why_and_starts_with_a_new_worker(
     )
     [nowhere] = send(fleet, "newcomers:newcomer", "not-served", [{}])
     ids = send(fleet, "newcomers:newcomer", "sync", [{}] * 3)
-    later = insert(fleet, [submission(fleet, payload={"history": str(history), "seconds": 0.02}) for _ in range(60)])
+    later = insert(fleet, [submission(fleet, payload={"history": str(history), "seconds": 0.02}) for _ in range(MANY)])
     until(lambda: hinted(fleet, later), 10, every=0.005)
     fleet.ended(later)
     codes = {}
@@ -215,7 +220,7 @@ def test_a_transaction_that_commits_late(fleet: World, history: Path) -> None:
     with open_transaction(fleet, late):
         opened = time.monotonic()
         later = insert(
-            fleet, [submission(fleet, payload={"history": str(history), "seconds": 0.02}) for _ in range(120)]
+            fleet, [submission(fleet, payload={"history": str(history), "seconds": 0.02}) for _ in range(MANY)]
         )
         until(lambda: hinted(fleet, later), 10, every=0.005)
         enough = lambda: time.monotonic() - opened > LATE_COMMIT and started(fleet, later)  # noqa: E731
@@ -288,7 +293,7 @@ def test_a_resumed_queue(fleet: World, history: Path) -> None:
     fleet.ended(fleet.submit_each("tests.handlers:noop", [{}]))  # a queue appears with its first task
     fleet.client.pause("default")
     ids = fleet.submit_each("tests.handlers:noop", [{}] * 5)
-    later = insert(fleet, [submission(fleet, payload={"history": str(history), "seconds": 0.02}) for _ in range(60)])
+    later = insert(fleet, [submission(fleet, payload={"history": str(history), "seconds": 0.02}) for _ in range(MANY)])
     until(lambda: hinted(fleet, later), 10, every=0.005)
     fleet.ended(later)
     info = fleet.client.get(ids[0])
