@@ -6,11 +6,13 @@ from alembic import context
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from core import clock
 from core.config import settings
 from core.models import Base
 from core.urls import for_psycopg2
 
 MIGRATION_LOCK = (0x7466, 9)
+LOOK_SECONDS = 0.2
 
 
 def is_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compared: Any) -> bool:
@@ -25,9 +27,13 @@ def run() -> None:
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     with engine.connect() as connection:
         connection.execute(text("set statement_timeout = '10min'"))
-        connection.execute(text("select pg_advisory_lock(:a, :b)"), {"a": MIGRATION_LOCK[0], "b": MIGRATION_LOCK[1]})
-        # After the advisory lock, which it would bound as well: a replica that comes second waits for the first one's
-        # migration however long that takes.
+        # Asked again and again, not waited for: a statement that waits is a transaction, and CREATE INDEX CONCURRENTLY
+        # waits for those. A replica that comes second lets the first one's migration end, however long that takes.
+        while not connection.scalar(
+            text("select pg_try_advisory_lock(:a, :b)"), {"a": MIGRATION_LOCK[0], "b": MIGRATION_LOCK[1]}
+        ):
+            connection.commit()
+            clock.pause(LOOK_SECONDS)
         connection.execute(text("select set_config('lock_timeout', :most, false)"), {"most": lock_timeout})
         connection.commit()
         context.configure(

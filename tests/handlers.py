@@ -59,6 +59,30 @@ def sleep(seconds: float = 1.0, mark: str | None = None) -> float:
 
 
 @task
+def stay(until: str, mark: str | None = None) -> bool:
+    """Stay until that file is there, or for a minute."""
+    _mark(mark, "start")
+    for _ in range(6000):
+        if Path(until).exists():
+            break
+        time.sleep(0.01)
+    _mark(mark, "end")
+    return True
+
+
+@task
+async def abide(until: str, mark: str | None = None) -> bool:
+    """Stay on the loop."""
+    _mark(mark, "start")
+    for _ in range(6000):
+        if Path(until).exists():  # noqa: ASYNC240 - a look that takes no time
+            break
+        await asyncio.sleep(0.01)
+    _mark(mark, "end")
+    return True
+
+
+@task
 async def asleep(seconds: float = 1.0, mark: str | None = None) -> float:
     """Sleep on the loop."""
     _mark(mark, "start")
@@ -315,6 +339,26 @@ def start_process(mark: str) -> None:
     child = subprocess.Popen(["sleep", "60"])
     Path(mark).write_text(str(child.pid))
     os._exit(1)
+
+
+@task
+def keep_process(mark: str) -> None:
+    """Start a program and wait for it."""
+    with subprocess.Popen(["sleep", "600"]) as child:
+        Path(mark).write_text(str(child.pid))
+
+
+@task
+def leap(megabytes: int) -> int:
+    """Ask for all the memory at once."""
+    return len(bytes(megabytes * 1024 * 1024))
+
+
+@task
+async def aleap(megabytes: int) -> int:
+    """Ask for all the memory at once, on the loop."""
+    await asyncio.sleep(0.2)
+    return len(bytes(megabytes * 1024 * 1024))
 
 
 @task

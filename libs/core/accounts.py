@@ -13,13 +13,14 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session as Session  # noqa: PLC0414 - services name it, and may not import sqlalchemy
 
 from core import database, faults
-from core.auth import Passwords, new_key
+from core.auth import Passwords, new_key, same_secret, secret_hash, split_key
 from core.config import settings
 from core.errors import Conflict, Forbidden, Invalid, NotFound, SettingError, Unauthenticated
 from core.models import ApiKey, User
 
 MOST_KEYS: Final = 100
 MOST_LISTED: Final = 1000
+INSTALLED: Final = "installation"  # the name of the key that came with the installation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,52 @@ def revoke_key(session: Session, *, owner_id: int | None, key_id: int) -> ApiKey
     row.is_active = False
     session.flush()
     return row
+
+
+def ensure_admin(session: Session, passwords: Passwords, *, username: str, password: str, api_key: str | None) -> bool:
+    """Make an administrator with this password and this API key, as an installation asks; True when that changed a row.
+
+    A second time nothing changes but what was asked for otherwise: another password, or another key, which revokes the
+    installation's former one. Raises Conflict when the name is taken by somebody who is no administrator, because
+    whoever has it could have registered it, and Invalid when the key does not look like one.
+    """
+    user = session.scalar(select(User).where(User.username == username))
+    if user is not None and not user.is_admin:
+        message = f"The user {username!r} is no administrator"
+        raise Conflict(message, fix=f"choose another name, or: python -m core.accounts admin {username}")
+    changed = False
+    if user is None:
+        user = User(username=username, email=f"{username}@taskflow.invalid", password="", is_admin=True)
+        session.add(user)
+    if not user.password or not passwords.verify(user.password, password):
+        user.password = passwords.hash(password)
+        changed = True
+    try:
+        session.flush()
+    except IntegrityError:
+        session.rollback()
+        message = f"The user {username!r} cannot be made, another account stands in its way"
+        raise Conflict(message, fix="choose another name") from None
+    return (_ensure_key(session, user.id, api_key) if api_key else False) or changed
+
+
+def _ensure_key(session: Session, owner_id: int, text: str) -> bool:
+    halves = split_key(text)
+    if halves is None:
+        message = "This is no API key"
+        raise Invalid(message, fix="tf_, 12 of a-z0-9, _, 43 of A-Za-z0-9_-")
+    prefix, secret = halves
+    row = session.scalar(select(ApiKey).where(ApiKey.prefix == prefix))
+    if row is not None:
+        if row.owner_id != owner_id or not same_secret(row.hash, secret):
+            message = f"There is another API key that begins with tf_{prefix}"
+            raise Conflict(message, fix="make a new one")
+        return False  # also when it was revoked: that is for good
+    former = update(ApiKey).where(ApiKey.owner_id == owner_id, ApiKey.name == INSTALLED)
+    session.execute(former.values(is_active=False))
+    session.add(ApiKey(prefix=prefix, hash=secret_hash(secret), owner_id=owner_id, name=INSTALLED, expires_at=None))
+    session.flush()
+    return True
 
 
 def set_admin(session: Session, *, username: str, is_admin: bool) -> User:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, create_model
@@ -44,6 +45,14 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _networks(value: object) -> object:
+    try:
+        return tuple(map(ip_network, value)) if isinstance(value := _split(value), tuple) else value
+    except ValueError:
+        message = "it must be networks such as 192.168.0.0/16 or fd00::/8, no bit set beyond the /, separated by commas"
+        raise ValueError(message) from None
+
+
 def _cores(children: int) -> int:
     if children:
         return children
@@ -52,6 +61,7 @@ def _cores(children: int) -> int:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)]
 
 
 class Settings(BaseSettings):
@@ -69,10 +79,12 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_postgres_url)]
     redis_host_high: str
     redis_port_high: Port = 6379
+    redis_username_high: str | None = None
     redis_password_high: SecretStr | None = None
     redis_tls_high: bool = False
     redis_host_low: str
     redis_port_low: Port = 6379
+    redis_username_low: str | None = None
     redis_password_low: SecretStr | None = None
     redis_tls_low: bool = False
     secret_key: Annotated[SecretStr, AfterValidator(_long_enough)]
@@ -91,15 +103,37 @@ class Settings(BaseSettings):
         default="info", validation_alias="TASKFLOW_LOG_LEVEL"
     )
     metrics_port: int = Field(default=0, ge=0, le=65535, validation_alias="TASKFLOW_METRICS_PORT")
+    trusted_proxies: Networks = Field(default=(), validation_alias="TASKFLOW_TRUSTED_PROXIES")
+    election: Literal["postgresql", "kubernetes"] = Field(default="postgresql", validation_alias="TASKFLOW_ELECTION")
     worker_queues: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_QUEUES")
     worker_modules: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_MODULES")
     worker_children: Annotated[int, AfterValidator(_cores)] = Field(
         default=0, ge=0, le=1024, validation_alias="TASKFLOW_WORKER_CHILDREN"
     )
     worker_slots: int = Field(default=100, ge=1, le=10_000, validation_alias="TASKFLOW_WORKER_SLOTS")
-    worker_memory_mb: int = Field(default=0, ge=0, validation_alias="TASKFLOW_WORKER_MEMORY_MB")
+    worker_memory_mb: int | None = Field(default=None, ge=0, validation_alias="TASKFLOW_WORKER_MEMORY_MB")
     worker_drain_seconds: float = Field(default=600.0, ge=0, validation_alias="TASKFLOW_WORKER_DRAIN_SECONDS")
     worker_python: str = Field(default_factory=lambda: sys.executable, validation_alias="TASKFLOW_WORKER_PYTHON")
+
+    worker_pass_env: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_PASS_ENV")
+
+    namespace: str = Field(default="", validation_alias="TASKFLOW_NAMESPACE")
+    lease_name: str = Field(default="taskflow-scheduler", validation_alias="TASKFLOW_LEASE_NAME")
+    pod_name: str = Field(default="", validation_alias="TASKFLOW_POD_NAME")
+    pod_uid: str = Field(default="", validation_alias="TASKFLOW_POD_UID")
+    node_name: str = Field(default="", validation_alias="TASKFLOW_NODE_NAME")
+
+    watch_namespaces: Names = Field(default=(), validation_alias="TASKFLOW_WATCH_NAMESPACES")
+    poll_seconds: float = Field(default=5.0, ge=0.5, le=60, validation_alias="TASKFLOW_POLL_SECONDS")
+    worker_image: str = Field(default="", validation_alias="TASKFLOW_WORKER_IMAGE")
+    worker_pod_file: str = Field(default="", validation_alias="TASKFLOW_WORKER_POD_FILE")
+    worker_secrets: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_SECRETS")
+    worker_claims: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_CLAIMS")
+    default_queue: str = Field(default="", validation_alias="TASKFLOW_DEFAULT_QUEUE")
+
+    admin_username: str = Field(default="", validation_alias="TASKFLOW_ADMIN_USERNAME")
+    admin_password: SecretStr | None = Field(default=None, validation_alias="TASKFLOW_ADMIN_PASSWORD")
+    admin_api_key: SecretStr | None = Field(default=None, validation_alias="TASKFLOW_ADMIN_API_KEY")
 
     @property
     def lease_seconds(self) -> float:
@@ -157,6 +191,8 @@ class _Lazy:
         self._read: dict[str, Any] = {}
 
     def __getattr__(self, asked: str) -> Any:
+        if asked in self._read:
+            return self._read[asked]
         name = asked.lower().removeprefix("taskflow_")
         if name not in Settings.model_fields:
             computed = getattr(Settings, name, None)

@@ -23,6 +23,7 @@ LAY_SECONDS = 1.0  # how old the list of workers and queues may be
 COLD_SECONDS = 1.0  # how often queues without known work are looked at when nobody wakes the leader
 BEHIND_ROWS = 2000  # of one cursor in one look behind
 LEAST_PAUSE, MOST_PAUSE, IDLE_PAUSE = 0.005, 0.1, 1.0
+FLOW_PAUSE = 0.025  # while references flow: a window holds more than that, and a lane that runs dry wakes the leader
 log = telemetry.get_logger("feeder")
 
 
@@ -33,7 +34,6 @@ class Feeder:
         self.feeding = Feeding()
         self.ledger = Ledger()
         self.strangers: set[LaneOf] = set()  # lanes that want references and that no live worker has
-        self.capped: frozenset[str] = frozenset()  # queues with a cap of their own
         self._db, self._refs, self._clock = db, refs, clock
         self._generation = str(epoch)
         self._wants = Wants()
@@ -90,7 +90,7 @@ class Feeder:
             self._pause = IDLE_PAUSE
             return 0
         if number or self._moved:
-            self._pause = LEAST_PAUSE
+            self._pause = FLOW_PAUSE
         elif self.feeding.backlog:
             self._pause = min(self._pause * 2, MOST_PAUSE)
         else:
@@ -117,7 +117,6 @@ class Feeder:
             workers = await queue.live_workers(tx)
             settings = await verbs.queue_settings(tx)
         self.feeding.lay(now, _faces(workers), frozenset(s.name for s in settings if s.paused))
-        self.capped = frozenset(s.name for s in settings if s.max_concurrent)
         self.ledger.refuse(s.name for s in settings if s.paused or s.max_concurrent)
         self._laid = now
 

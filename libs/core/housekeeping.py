@@ -9,7 +9,6 @@ from uuid import UUID
 import msgspec
 
 from core import queue_manager as queue
-from core.domain.gates import GateKey
 from core.domain.lifecycle import Cause
 from core.domain.retry import Failure, RetryPolicy, decide
 from core.domain.task import Ending, Moved, Reason
@@ -17,7 +16,6 @@ from core.pool import Tx
 
 OVERDUE_GRACE = 30.0  # the worker measures and kills by itself; the leader is only the backstop
 _DEFAULT_ATTEMPTS = RetryPolicy().max_attempts
-_SIBLINGS = 200
 
 
 async def end_overdue(
@@ -42,20 +40,6 @@ def _timed_out(one: queue.Overdue, *, rand: float) -> Ending:
         delay=decision.delay,
         failures=decision.charge,
     )
-
-
-async def with_siblings(tx: Tx, keys: Sequence[GateKey], capped: Collection[str]) -> list[GateKey]:
-    """Put, for each capped queue of `keys`, the keys that wait there in their place: the room is theirs as well.
-
-    The turn goes on from the key that made room, and a key with nothing waiting must not take what there is.
-    """
-    wanted = dict.fromkeys(key for key in keys if key.queue not in capped)
-    for freed in {key.queue: key for key in keys if key.queue in capped}.values():
-        first = GateKey(queue=freed.queue, owner_id=-1, key="")
-        for place in (freed, first):
-            siblings = await queue.walk_gates(tx, place, _SIBLINGS)
-            wanted.update(dict.fromkeys(key for key in siblings if key.queue == freed.queue))
-    return list(wanted)
 
 
 async def keep_partitions(tx: Tx) -> list[str]:

@@ -21,18 +21,19 @@ from core.pool import Database, Tx, heed_cancel
 from core.redis_client import RedisDown, Server
 from core.verbs import electing
 
-LEASE = "scheduler"
-LEADER_SESSIONS = "tf-leader/"
+LEADER_SESSIONS = {queue.LEADER: "tf-leader/", queue.OPERATOR: "tf-operator-leader/"}
 DURATION = 6.0  # a lease that was not renewed for so long, on the candidate's own clock, may be taken
 RENEW_DEADLINE = 4.0  # one attempt to renew takes no longer
 RETRY = 1.0
+PATIENCE = 5.0  # an election outside PostgreSQL is given back when that has not answered its leader for so long
+_LOOK_SECONDS = 2.0
 _LOCK, _UNLOCK = load("lock"), load("unlock")
 _LOCK_KEY = "tf:leader"
 log = telemetry.get_logger("leadership")
 
 
 class Election(Protocol):
-    """Chooses one of several candidates, most of the time. A Kubernetes Lease has the same shape."""
+    """Chooses one of several candidates, most of the time: PostgresLease, or KubernetesLease."""
 
     async def campaign(self) -> None:
         """Come back when chosen; errors of the service are waited out."""
@@ -51,9 +52,16 @@ class PostgresLease:
     """A row in PostgreSQL, by client-go's algorithm: only a counter that one watches oneself says anything."""
 
     def __init__(
-        self, db: Database, holder: UUID, *, clock: clocks.Clock = clocks.system, duration: float = DURATION
+        self,
+        db: Database,
+        holder: UUID,
+        *,
+        name: str = queue.LEADER,
+        clock: clocks.Clock = clocks.system,
+        duration: float = DURATION,
     ) -> None:
         self._db = db
+        self._name = name
         self._holder = holder
         self._clock = clock
         self._duration = duration
@@ -70,10 +78,10 @@ class PostgresLease:
         """Look once, and take the lease if it is free."""
         try:
             async with asyncio.timeout(RENEW_DEADLINE), self._db.connection() as tx:
-                found = await electing.read_lease(tx, LEASE)
+                found = await electing.read_lease(tx, self._name)
                 if not self._free(found):
                     return False
-                taken = await electing.take_lease(tx, LEASE, self._holder, found.renewals if found else 0)
+                taken = await electing.take_lease(tx, self._name, self._holder, found.renewals if found else 0)
         except (Unavailable, TimeoutError):
             return False
         self._seen = None
@@ -90,7 +98,7 @@ class PostgresLease:
     async def renew(self) -> bool:
         try:
             async with asyncio.timeout(RENEW_DEADLINE), self._db.connection() as tx:
-                return await electing.renew_lease(tx, LEASE, self._holder)
+                return await electing.renew_lease(tx, self._name, self._holder)
         except TimeoutError as slow:
             message = "PostgreSQL did not answer in time"
             raise Unavailable(message) from slow
@@ -98,7 +106,7 @@ class PostgresLease:
     async def release(self) -> None:
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(RENEW_DEADLINE), self._db.connection() as tx:
-                await electing.release_lease(tx, LEASE, self._holder)
+                await electing.release_lease(tx, self._name, self._holder)
 
 
 class RedisLock:
@@ -126,15 +134,16 @@ class RedisLock:
 class Term:
     """One time of leading: an epoch, and the connections that carry its name."""
 
-    def __init__(self, epoch: int, db: Database) -> None:
+    def __init__(self, epoch: int, db: Database, name: str = queue.LEADER) -> None:
         self.epoch = epoch
         self.db = db
+        self._name = name
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Tx]:
         """Open a leader's transaction: it holds off a takeover, or finds that one has happened. Raises Deposed."""
         async with self.db.begin() as tx:
-            await queue.guard(tx, self.epoch)
+            await queue.guard(tx, self.epoch, self._name)
             yield tx
 
 
@@ -148,14 +157,24 @@ class Leadership:
         *,
         db: Database,
         election: Election,
-        lock: RedisLock,
+        lock: RedisLock | None = None,
+        name: str = queue.LEADER,
+        patience: float | None = None,
         clock: clocks.Clock = clocks.system,
         size: int = 6,
     ) -> None:
-        """Take the election, and `db`, whose sessions have a short `statement_timeout`, for taking the epoch."""
+        """Take the election, and `db`, whose sessions have a short `statement_timeout`, for taking the epoch.
+
+        `name` is what is led: scheduler or operator, each with epochs of its own. `patience` is how many seconds
+        PostgreSQL may be away before an election that is not held in PostgreSQL is given back: another candidate may
+        reach it. None leads on.
+        """
         self._url, self._db, self._size = url, db, size
         self._holder, self._clock = holder, clock
         self._election, self._lock = election, lock
+        self._name, self._patience = name, patience
+        self._answered = 0.0  # when PostgreSQL last did
+        self.unreachable = False  # the election, while leading
 
     @asynccontextmanager
     async def term(self) -> AsyncIterator[tuple[Term, asyncio.Task[None]]]:
@@ -163,22 +182,34 @@ class Leadership:
 
         Leaving gives the lease and the lock back.
         """
+        await self._fit()
         await self._election.campaign()
         epoch = 0
+        self._answered = self._clock.monotonic()
         keeper = asyncio.create_task(self._keep(lambda: epoch), name="leadership")
         try:
             epoch = await self._take_epoch(keeper)
-            await self._lock.hold(epoch)
-            log.info("leading", epoch=epoch)
-            name = f"{LEADER_SESSIONS}{epoch}"
+            await self._hold(epoch)
+            log.info("leading", leads=self._name, epoch=epoch)
+            name = f"{LEADER_SESSIONS[self._name]}{epoch}"
             async with Database(self._url, name=name, size=self._size, idle_in_transaction_session_timeout="5s") as own:
-                yield Term(epoch, own), keeper
+                yield Term(epoch, own, self._name), keeper
         finally:
             keeper.cancel()
             await asyncio.wait({keeper})
-            if epoch:
+            self.unreachable = False
+            if epoch and self._lock is not None:
                 await self._lock.release(epoch)
             await self._election.release()
+
+    async def _fit(self) -> None:
+        """Wait until PostgreSQL answers: who cannot reach it must not be chosen over one who can."""
+        while self._patience is not None:
+            with suppress(Unavailable, TimeoutError):
+                await self._epoch_now()
+                return
+            heed_cancel()
+            await self._clock.sleep(RETRY)
 
     async def _keep(self, epoch: Callable[[], int]) -> None:
         """Renew the lease and the lock each second. Ends by Deposed only."""
@@ -187,30 +218,58 @@ class Leadership:
             await self._clock.sleep(RETRY)
             try:
                 await self._renew()
-                if epoch():
-                    await self._lock.hold(epoch())
+                self.unreachable = False
+                await self._hold(epoch())
             except Deposed:
                 raise
             except Unavailable as away:
                 # Nobody can harm us while the epoch is ours; whoever takes it makes `guard` raise.
-                log.warning("election unreachable, leading on", error=str(away), epoch=epoch())
+                if not self.unreachable:
+                    log.warning("election unreachable, leading on", leads=self._name, error=str(away), epoch=epoch())
+                self.unreachable = True
+            await self._look(epoch())
 
     async def _renew(self) -> None:
         if not await self._election.renew():
             message = "another candidate was chosen"
             raise Deposed(message)
 
+    async def _hold(self, epoch: int) -> None:
+        if epoch and self._lock is not None:
+            await self._lock.hold(epoch)
+
+    async def _look(self, epoch: int) -> None:
+        """See whether PostgreSQL answers, and the epoch is still ours. Raises Deposed."""
+        if self._patience is None:
+            return
+        try:
+            now = await self._epoch_now()
+        except (Unavailable, TimeoutError):
+            silent = self._clock.monotonic() - self._answered
+            if silent < self._patience:
+                return
+            message = f"PostgreSQL has not answered for {silent:.0f} s, another candidate may reach it"
+            raise Deposed(message) from None
+        self._answered = self._clock.monotonic()
+        if epoch and now != epoch:
+            message = f"epoch {epoch} leads no more, {now} does"
+            raise Deposed(message)
+
+    async def _epoch_now(self) -> int:
+        async with asyncio.timeout(_LOOK_SECONDS), self._db.connection() as tx:
+            return await electing.epoch_now(tx, self._name)
+
     async def _take_epoch(self, keeper: "asyncio.Task[None]") -> int:
         """Take the next epoch, ending the old leader's sessions when one of them is in the way."""
         while not keeper.done():
             try:
                 async with self._db.begin() as tx:
-                    return await queue.take_epoch(tx, self._holder)
+                    return await queue.take_epoch(tx, self._holder, self._name)
             except Unavailable as waited:  # an unknown commit, too: an epoch taken twice is only a higher one
-                log.warning("the epoch is not free yet", error=str(waited))
+                log.warning("the epoch is not free yet", leads=self._name, error=str(waited))
             with suppress(Unavailable):
                 async with self._db.connection() as tx:
-                    ended = await electing.end_leaders(tx, LEADER_SESSIONS)
+                    ended = await electing.end_leaders(tx, LEADER_SESSIONS[self._name])
                 log.warning("ended sessions of former leaders", sessions=ended)
                 continue
             await self._clock.sleep(RETRY)

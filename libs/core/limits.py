@@ -3,6 +3,7 @@
 Redis is asked for more than the request at hand needs (a tenth of a second's allowance), and the rest is spent here
 within a second, so a crowd of requests costs a few round trips; a refusal is remembered as long as it holds. When Redis
 cannot be used, a bucket in this process decides instead: with N processes an owner then has up to N allowances.
+Logins are another matter: what is tried there is counted in PostgreSQL.
 """
 
 import asyncio
@@ -10,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 from core.clock import Clock, system
-from core.domain.limits import Rate, Verdict, take
-from core.errors import Throttled
+from core.domain.limits import Rate, Verdict, take, told
+from core.errors import Throttled, Unavailable
 from core.lua import Script, load
+from core.pool import Database
 from core.redis_client import RedisDown
+from core.sql import statement
 
 PURSE_SECONDS: Final = 1.0
 MOST_KEYS: Final = 50_000
@@ -147,21 +150,30 @@ class Limiter:
         return Verdict(granted=granted, tat=0.0, remaining=remaining, reset=reset / _SECOND, retry_after=wait / _SECOND)
 
 
-class BothLimiter:
-    """For logins: Redis and this process must both agree, so that emptying Redis opens no door to guessing."""
+class Tries:
+    """For logins and other guesses: all processes share an allowance in PostgreSQL.
 
-    def __init__(self, shared: Limiter, clock: Clock = system) -> None:
-        """Ask `shared` and a bucket of this process."""
-        self._shared = shared
+    So neither an emptied Redis nor the next process opens a door to guessing. Whoever has used up what this process
+    alone would allow is refused without asking anybody, so a guesser costs PostgreSQL no more than the allowance.
+    """
+
+    def __init__(self, db: Database, clock: Clock = system) -> None:
+        """Count in `db`, and in a bucket of this process."""
+        self._db = db
         self._local = Buckets(clock)
 
     async def take(self, key: str, rate: Rate) -> Verdict:
-        """Take one unit of `key` in both places; the sterner verdict counts."""
+        """Take one unit of `key`. A refusal costs nothing."""
         near = self._local.take(key, rate, 1)
         if not near.granted:
             return near
-        far = await self._shared.take(key, rate)
-        return min(near, far, key=lambda verdict: (verdict.granted, verdict.remaining))
+        try:
+            async with self._db.connection() as tx:
+                row = await tx.fetchrow(statement("try_login"), key, rate.period, rate.interval)
+        except Unavailable:
+            return near  # without PostgreSQL nobody is let in anyway
+        # No row: refused behind another who tried for the first time in the same moment.
+        return told(rate, granted=row is not None and row["granted"], reset=row["reset"] if row else rate.period)
 
 
 def refuse(verdict: Verdict, rate: Rate, cost: int = 1) -> None:

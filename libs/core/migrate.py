@@ -1,10 +1,15 @@
 """Migrations: `python -m core.migrate` brings the database to this code's head and waits for locks with a bound.
 
+`python -m core.migrate --wait` is for all others: it comes back when that has been done.
+
 A database that is ahead of this code counts as ready: old and new code run side by side during an upgrade.
 """
 
+import argparse
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
@@ -12,12 +17,15 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from core import clock, pid1
 from core.config import settings
-from core.errors import SettingError, Unavailable
+from core.errors import Invalid, SettingError, TaskFlowError, Unavailable
 from core.urls import for_psycopg2
 
+_LOOK_SECONDS: Final = 1.0
+_TELL_SECONDS: Final = 5.0
 _HERE = Path(__file__).resolve().parent
 _PLACES = (_HERE / "migrations", _HERE.parents[1] / "alembic")  # in a wheel, in the repository
 
@@ -58,28 +66,141 @@ def is_ready(url: str) -> bool:
     revision = current(url)
     if revision is None:
         return False
-    scripts = ScriptDirectory.from_config(config(url))
-    if revision == scripts.get_current_head():
-        return True
+    return revision == ScriptDirectory.from_config(config(url)).get_current_head() or _is_newer(url, revision)
+
+
+def _is_newer(url: str, revision: str) -> bool:
+    """Tell whether newer code made a revision: this code does not know it."""
     try:
-        scripts.get_revision(revision)
+        ScriptDirectory.from_config(config(url)).get_revision(revision)
     except CommandError:
-        return True  # a revision that this code does not know was made by newer code
+        return True
     return False
 
 
-def main() -> int:
-    """Run the migrations of DATABASE_URL."""
+def wait(url: str, seconds: float, *, tell: Callable[[str], None] = print) -> bool:
+    """Wait until the database at `url` is ready, `seconds` at most; `tell` gets a line now and then. True when it is.
+
+    Whatever PostgreSQL says meanwhile is waited out: it may be starting, and our role or its rights may be still to
+    come.
+    """
+    began = clock.monotonic()
+    told = -_TELL_SECONDS
+    while True:
+        try:
+            if is_ready(url):
+                return True
+            why = "the migrations have not run"
+        except Unavailable as away:
+            why = _line(away.__cause__ or away)
+        except SQLAlchemyError as refused:
+            why = _line(refused)
+        waited = clock.monotonic() - began
+        if waited >= seconds:
+            tell(f"not ready within {seconds:.0f} s: {why}")
+            return False
+        if waited - told >= _TELL_SECONDS:
+            told = waited
+            tell(f"waiting, {waited:.0f} of {seconds:.0f} s: {why}")
+        clock.pause(min(_LOOK_SECONDS, seconds - waited))
+
+
+def _line(error: BaseException) -> str:
+    said = str(getattr(error, "orig", None) or error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """Run the migrations of DATABASE_URL, and what belongs to them: rights of the services' roles, an administrator.
+
+    Returns 0 when it is done, 1 when it is not, 2 for a wrong setting. With `--wait` it changes nothing: it waits until
+    somebody else has done it.
+    """
+    pid1.end_on_sigterm()
+    parser = argparse.ArgumentParser(prog="python -m core.migrate", description="bring the database to this schema")
+    parser.add_argument("--wait", action="store_true", help="change nothing, wait until another process has done it")
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long to wait (%(default).0f)")
+    asked = parser.parse_args(arguments)
     try:
-        upgrade(settings.database_url)
+        if asked.wait:
+            return 0 if wait(settings.database_url, asked.seconds, tell=_tell) else 1
+        _check_administrator()
+        if _upgraded(settings.database_url):
+            _grant()
+        _make_administrator()
     except SettingError as error:
         print(error, file=sys.stderr)
         return 2
-    except OperationalError as error:
+    except DBAPIError as error:
         print(f"the migrations did not run: {str(error.orig).strip()}", file=sys.stderr)
+        return 1
+    except TaskFlowError as error:
+        print(error, file=sys.stderr)
         return 1
     return 0
 
 
+def _upgraded(url: str) -> bool:
+    """Bring the database to this code's head; False when newer code has been there, and knows its rights as well."""
+    try:
+        upgrade(url)
+    except CommandError:
+        revision = current(url)
+        if revision is None or not _is_newer(url, revision):
+            raise
+        _tell(f"the schema is {revision}, made by newer code: it stays as it is")
+        return False
+    return True
+
+
+def _grant() -> None:
+    from core import roles  # noqa: PLC0415 - only who changes the schema gives rights on it
+
+    roles.grant(settings.database_url)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _check_administrator() -> None:
+    """Complain about the administrator's settings before anything is changed. Raises SettingError."""
+    if not settings.admin_username:
+        return
+    from core import auth  # noqa: PLC0415 - who only waits needs no argon2, and most images have none
+
+    if settings.admin_password is None:
+        message = "TASKFLOW_ADMIN_PASSWORD is not set, and TASKFLOW_ADMIN_USERNAME is"
+        raise SettingError(message, fix="set both, or neither", field="admin_password")
+    try:
+        auth.normal_password(settings.admin_password.get_secret_value())
+    except Invalid as wrong:
+        message = f"TASKFLOW_ADMIN_PASSWORD is wrong: {wrong}"
+        raise SettingError(message, field="admin_password") from None
+    if settings.admin_api_key is not None and auth.split_key(settings.admin_api_key.get_secret_value()) is None:
+        message = "TASKFLOW_ADMIN_API_KEY is wrong: it must be tf_, 12 of a-z0-9, _, 43 of A-Za-z0-9_-"
+        raise SettingError(message, fix="make one that looks so", field="admin_api_key")
+
+
+def _make_administrator() -> None:
+    if not settings.admin_username or settings.admin_password is None:
+        return
+    from core import accounts, database  # noqa: PLC0415 - as above
+    from core.auth import Passwords  # noqa: PLC0415 - as above
+
+    key = settings.admin_api_key
+    with database.SessionLocal() as session:
+        changed = accounts.ensure_admin(
+            session,
+            Passwords(),
+            username=settings.admin_username,
+            password=settings.admin_password.get_secret_value(),
+            api_key=key.get_secret_value() if key else None,
+        )
+        session.commit()
+    if changed:
+        _tell(f"the administrator {settings.admin_username} has an account")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Identity, Index, Integer, SmallInteger, Text, text
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.domain.events import EventType
@@ -143,6 +143,14 @@ class Tasks(Base):
             postgresql_where=text("status in ('FAILED', 'CANCELLED', 'EXPIRED', 'QUARANTINED')"),
         ),
         Index("tasks_owner", "owner_id", "id"),
+        Index(
+            "tasks_gated_types",
+            "queue",
+            "type",
+            "scheduled_at",
+            postgresql_where=text("status = 'PENDING' and gated and type <> ''"),
+        ),
+        Index("tasks_blocked", "queue", postgresql_where=text("status = 'BLOCKED'")),
         {
             "postgresql_with": {
                 "fillfactor": "70",
@@ -186,7 +194,12 @@ class TaskLogs(Base):
 
 
 class Queues(Base):
-    """A queue's settings. `max_concurrent` 0 is no cap; `max_per_key` caps each concurrency key, 0 is no cap."""
+    """A queue's settings. `max_concurrent` 0 is no cap; `max_per_key` caps each concurrency key, 0 is no cap.
+
+    The defaults are for tasks where neither they nor their definitions say something. `concurrency` is how many child
+    processes a worker of this queue shall have, null is the worker's own setting. `taskqueue` says which TaskQueue of
+    Kubernetes sets this queue, and what it said last; null is none.
+    """
 
     __tablename__ = "queues"
 
@@ -196,14 +209,29 @@ class Queues(Base):
     max_per_key: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     completed_seconds: Mapped[int] = mapped_column(Integer, server_default=text("604800"))
     failed_seconds: Mapped[int] = mapped_column(Integer, server_default=text("2592000"))
+    default_max_attempts: Mapped[int | None] = mapped_column(SmallInteger)
+    default_timeout_seconds: Mapped[float | None]
+    concurrency: Mapped[int | None] = mapped_column(Integer)
+    taskqueue: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
     updated_at: Mapped[datetime] = mapped_column(server_default=NOW)
 
 
-class Workers(Base):
-    """One row per worker process. `state` is alive, draining or dead, and dead is one-way.
+class QueueTypes(Base):
+    """The task types that the newest build of a queue's workers announced; sorted, never empty."""
 
-    There is no index on what a beat changes, so beats stay inside their page (HOT updates).
+    __tablename__ = "queue_types"
+
+    queue: Mapped[str] = mapped_column(primary_key=True)
+    types: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    announced_at: Mapped[datetime] = mapped_column(server_default=NOW)
+
+
+class Workers(Base):
+    """One row per worker process. `state` is alive, cordoned, draining or dead, and dead is one-way.
+
+    `facts` may say which pod it lives in: pod, pod_uid, namespace, node. `death` is why Kubernetes says that it died:
+    reason, message, at. There is no index on what a beat changes, so beats stay inside their page (HOT updates).
     """
 
     __tablename__ = "workers"
@@ -221,6 +249,7 @@ class Workers(Base):
     build: Mapped[str] = mapped_column(server_default="")
     pid: Mapped[int] = mapped_column(Integer, server_default=ZERO)
     facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    death: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     beat_seq: Mapped[int] = mapped_column(server_default=ZERO)
     beat_at: Mapped[datetime] = mapped_column(server_default=NOW)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -238,6 +267,15 @@ class IdempotencyKeys(Base):
     body_hash: Mapped[bytes]
     answer: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
+
+
+class LoginTries(Base):
+    """How much of the allowance of an address or an account is used up: all of it is there again at `whole_at`."""
+
+    __tablename__ = "login_tries"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    whole_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Leader(Base):

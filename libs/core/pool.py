@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeAlias
+from uuid import UUID
 
 import asyncpg
 from asyncpg import exceptions as pg
+from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811 - so that the two are told apart
 
 from core.errors import CommitUnknown, Unavailable
 from core.urls import plain
@@ -39,6 +41,12 @@ _REFUSED = (
 )
 ACQUIRE_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
+
+
+def uuid_of(raw: bytes) -> UUID:
+    """Return the UUID of 16 bytes, in the driver's own kind: made, hashed and sent in a fraction of the time."""
+    made: UUID = DriverUUID(raw)
+    return made
 
 
 def lost(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from redis import exceptions as failure
 from core import clock, telemetry
 from core.domain.ordering import URGENCY, Lane, PriorityType, digest, stream_key
 from core.lua import load
+from core.pool import uuid_of
 from core.redis_client import RedisDown, Server
 
 GROUP = b"w"
@@ -100,7 +101,7 @@ class Seat:
             await self._hang_up()  # its answer would be taken for the next one's
             raise
         return [
-            Ref(UUID(bytes=fields[1]), stream.decode(), entry)
+            Ref(uuid_of(fields[1]), stream.decode(), entry)
             for stream, entries in answer or ()
             for entry, fields in entries
             if fields and len(fields[1]) == 16  # noqa: PLR2004 - a UUID
@@ -217,7 +218,7 @@ class Reader:
         for at in range(0, len(answer), 3):
             key, ids = keys[answer[at] - 1], answer[at + 1]
             found += [
-                Ref(UUID(bytes=ids[16 * row : 16 * row + 16]), key, entry)
+                Ref(uuid_of(ids[16 * row : 16 * row + 16]), key, entry)
                 for row, entry in enumerate(answer[at + 2].split())
             ]
         return found

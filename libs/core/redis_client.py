@@ -53,6 +53,7 @@ _DOWN = (
     failure.ReadOnlyError,  # a replica, in the middle of a failover
     failure.MasterDownError,
     failure.InvalidResponse,
+    failure.NoPermissionError,  # our user may not do this: a mistake of the installation, and no reason to fail a task
     OSError,
     TimeoutError,
 )
@@ -85,10 +86,12 @@ def address(level: Level) -> tuple[str, int]:
 
 def _options(level: Level, seconds: float) -> dict[str, Any]:
     host, port = address(level)
+    user = settings.redis_username_high if level == "high" else settings.redis_username_low
     secret = settings.redis_password_high if level == "high" else settings.redis_password_low
     tls = settings.redis_tls_high if level == "high" else settings.redis_tls_low
     return {
         **({"unix_socket_path": host} if host.startswith("/") else {"host": host, "port": port, "ssl": tls}),
+        "username": user,
         "password": secret.get_secret_value() if secret else None,
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds,

@@ -15,7 +15,7 @@ from core.domain.lifecycle import TaskStatus
 from core.pool import Tx
 
 PAGE_MOST = 200
-_JSON = ("payload", "progress", "result", "error")
+_JSON = ("payload", "progress", "result", "error", "death")
 _COLUMNS = """id, owner_id, type, queue, priority::text as priority, title, status::text as status, gated, permit,
     concurrency_key, scheduled_at, expires_at, timeout_seconds, max_attempts, attempt, worker_id, retry_count,
     crash_count, worker_deaths, isolation, generation, progress::text as progress, error::text as error, created_at,
@@ -95,11 +95,21 @@ async def events(tx: Tx, task: UUID, *, limit: int = 1000) -> list[dict[str, Any
 
 
 async def attempts(tx: Tx, task: UUID) -> list[dict[str, Any]]:
-    """Return the attempts of a task: its STARTED events, each joined with its ending."""
+    """Return the attempts of a task: its STARTED events, each joined with its ending.
+
+    `death` is why the attempt's worker died, as the operator noted it: it is looked up now, because Kubernetes may say
+    it after the task was taken back. A task that was given back went with its worker when that beat no more afterwards.
+    """
     rows = await tx.fetch(
         """select started.attempt, started.worker_id, started.created_at as started_at,
                   ended.created_at as ended_at, ended.event_type::text as ended_as, ended.cause,
-                  ended.error::text as error
+                  ended.error::text as error,
+                  (select json_build_object('reason', death ->> 'reason', 'message', death ->> 'message')::text
+                   from workers
+                   where workers.id = started.worker_id and death is not null
+                     and (ended.cause = 'worker_lost' or ended.claim is null
+                          or ended.event_type = 'RELEASED' and beat_at < ended.created_at + interval '15 seconds')
+                  ) as death
            from task_events as started
            left join task_events as ended
              on ended.task_id = started.task_id and ended.attempt = started.attempt and ended.claim = started.claim

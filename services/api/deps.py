@@ -1,6 +1,5 @@
 """What routes ask for: the parts, who is asking, and the price."""
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from core.domain.limits import Rate, Verdict
 from core.errors import Forbidden, Invalid, Unauthenticated
 from core.limits import refuse
 from core.pool import Tx
+from services.api.addresses import origin
 from services.api.parts import Parts
 
 T = TypeVar("T")
@@ -80,18 +80,14 @@ def committed(db: Session, change: Callable[[Session], T]) -> T:
 
 
 def address_of(request: Request) -> str:
-    """Return where a request comes from: the peer's address, of IPv6 the /64.
+    """Return where a request comes from, of IPv6 the /64: the peer, or what proxies of TASKFLOW_TRUSTED_PROXIES say.
 
-    Headers that claim another address are not believed: anybody can send them.
+    Other headers that claim an address are not believed: anybody can send them.
     """
     host = request.client.host if request.client else "unknown"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
+    # Not `head_of`: several headers of this name are one list, and that keeps the last of them only.
+    forwarded = [value.decode("latin-1") for name, value in request.scope["headers"] if name == b"x-forwarded-for"]
+    return origin(host, forwarded, settings.trusted_proxies)
 
 
 async def charge_submit(request: Request, who: Principal, cost: int) -> None:

@@ -24,9 +24,12 @@ _ALWAYS = (
     "api_port",
     "log_level",
     "metrics_port",
+    "trusted_proxies",
     "redis",
 )
-_REDIS = tuple(f"redis_{what}_{level}" for what in ("host", "port", "password", "tls") for level in ("high", "low"))
+_REDIS = tuple(
+    f"redis_{what}_{level}" for what in ("host", "port", "username", "password", "tls") for level in ("high", "low")
+)
 
 
 def main() -> int:
@@ -67,7 +70,7 @@ def configured(app: FastAPI) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
-        # Forwarded headers can be sent by anybody; limits are by the peer's address.
+        # Forwarded headers can be sent by anybody; deps.address_of believes those of known proxies only.
         proxy_headers=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=DRAIN_SECONDS,

@@ -1,7 +1,7 @@
 """Everything that a request may need, made once by `main` (or a test) and handed to the application."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,10 +11,12 @@ from core.auth import Passwords, Tokens
 from core.clock import Clock, system
 from core.config import settings
 from core.credentials import Credentials
+from core.domain.task import Submission, Submitted
 from core.errors import Unavailable
-from core.limits import BothLimiter, Limiter
+from core.limits import Limiter, Tries
 from core.pool import Database
 from core.streams import References
+from core.waking import Waker
 from services.api.endings import Endings
 from services.api.submitting import Submitter
 
@@ -54,7 +56,7 @@ class Parts:
     tokens: Tokens
     passwords: Passwords
     limiter: Limiter
-    logins: BothLimiter
+    logins: Tries
     references: References
     readiness: Readiness
     clock: Clock
@@ -86,16 +88,22 @@ async def open_parts(*, passwords: Passwords | None = None, clock: Clock = syste
             timedelta(minutes=settings.access_token_expire_minutes),
         )
         limiter = Limiter(references.high, clock)
+        waker = Waker(reads, clock)
+
+        async def hint(rows: Sequence[tuple[Submission, Submitted]]) -> None:
+            waker.submitted(rows)
+            await references.hint_submitted(rows)
+
         parts = Parts(
             reads=reads,
             writes=writes,
-            submitter=Submitter(writes, keyed, references.hint_submitted),
+            submitter=Submitter(writes, keyed, hint),
             endings=Endings(reads, clock),
             credentials=Credentials(writes, tokens, clock),
             tokens=tokens,
             passwords=passwords or Passwords(),
             limiter=limiter,
-            logins=BothLimiter(limiter, clock),
+            logins=Tries(writes, clock),
             references=references,
             readiness=Readiness(),
             clock=clock,
@@ -106,6 +114,7 @@ async def open_parts(*, passwords: Passwords | None = None, clock: Clock = syste
             yield parts
         finally:
             await _close(parts, background)
+            await waker.close()
 
 
 async def _close(parts: Parts, background: list[asyncio.Task[None]]) -> None:

@@ -28,7 +28,7 @@ _MOST_NAMES: Final = 10_000
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
-Hint = Callable[[Iterable[tuple[Submission, Submitted]]], Awaitable[None]]
+Hint = Callable[[Sequence[tuple[Submission, Submitted]]], Awaitable[None]]
 log = telemetry.get_logger("api.submitting")
 
 

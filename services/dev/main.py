@@ -153,6 +153,8 @@ def _environment(servers: Servers, place: Path, folder: Path, asked: argparse.Na
         # Tasks may submit tasks: the client finds its key in .taskflow/client.json, unless these say otherwise.
         "TASKFLOW_WORKER_PASS_ENV": "TASKFLOW_URL,TASKFLOW_API_KEY",
     }
+    if more := own.pop("TASKFLOW_WORKER_PASS_ENV", ""):
+        suits["TASKFLOW_WORKER_PASS_ENV"] += f",{more}"
     if not given("secret_key"):
         suits["SECRET_KEY"] = embedded.secret_key(place)
     if asked.children:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from core.feeder import Feeder
     from core.leadership import Term
     from core.streams import References
+    from core.waking import Waker
 
 WALK_SECONDS = 10.0  # between two walks over all keys of the gate
 BLIND_WALK_SECONDS = 1.0  # the same while Redis cannot bring the keys
@@ -40,6 +41,10 @@ class Desk:
         keys, self.keys = self.keys, {}
         return list(keys)
 
+    def put_back(self, keys: Iterable[GateKey]) -> None:
+        """Keep keys that were taken in vain, before those that were brought meanwhile."""
+        self.keys = dict.fromkeys(keys) | self.keys
+
 
 @dataclass(slots=True)
 class Context:
@@ -50,6 +55,7 @@ class Context:
     feeder: Feeder
     clock: Clock
     deaths: DeathWatch
+    waker: Waker
     overdue: OverdueWatch = field(default_factory=OverdueWatch)
     capable: Capability = field(default_factory=Capability)
     desk: Desk = field(default_factory=Desk)

@@ -9,6 +9,7 @@ from core import telemetry
 from core.domain.watching import DeathWatch
 from core.errors import Deposed
 from core.feeder import Feeder
+from core.waking import Waker
 from services.scheduler import loop
 from services.scheduler.context import Context
 from services.scheduler.loop import Loop
@@ -58,7 +59,8 @@ def duties(lease: float) -> list[Loop]:
 def context(term: Term, refs: References, *, clock: Clock, lease: float) -> Context:
     """Return the state of a term that begins: it knows nothing of what was before."""
     feeder = Feeder(term.db, refs, epoch=term.epoch, clock=clock)
-    return Context(term=term, refs=refs, feeder=feeder, clock=clock, deaths=DeathWatch(lease))
+    waker = Waker(term.db, clock)
+    return Context(term=term, refs=refs, feeder=feeder, clock=clock, deaths=DeathWatch(lease), waker=waker)
 
 
 async def lead(term: Term, keeper: asyncio.Task[None], refs: References, *, clock: Clock, lease: float) -> None:
@@ -75,6 +77,7 @@ async def lead(term: Term, keeper: asyncio.Task[None], refs: References, *, cloc
         log.warning("deposed, standing by", epoch=term.epoch, why=str(over.exceptions[0]))
     finally:
         gauge.set(0)
+        gauges.forget()
 
 
 async def _until_over(keeper: asyncio.Task[None]) -> None:

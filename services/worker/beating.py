@@ -1,6 +1,7 @@
-"""Signs of life, and what their answers ask for: cancels, a drain, or that this worker is dead to the others.
+"""Signs of life, and what their answers ask for: cancels, a cordon, a drain, or that this worker is dead to the others.
 
-On a connection of its own, so that no slow statement delays a beat. Every third beat compares what PostgreSQL says
+On a connection of its own, so that no slow statement delays a beat; a nudge that comes over it asks for one at once.
+Every third beat compares what PostgreSQL says
 that this worker runs with what it knows itself: a task that it has forgotten is given back, a handler that is not its
 any more is stopped.
 """
@@ -17,11 +18,14 @@ from core.domain.lifecycle import Cause
 from core.domain.ordering import Lane
 from core.domain.task import LEASE_BEATS, Asked, Ending, Held, Reason
 from core.errors import CommitUnknown, Unavailable
+from core.nudging import hear
+from core.pool import heed_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from core.pool import Database
+    from services.worker.cordon import Cordon
     from services.worker.finishing import Finisher
     from services.worker.holding import Holding, Job, Key
     from services.worker.identity import Identity
@@ -36,25 +40,36 @@ log = telemetry.get_logger("worker.beating")
 class Beater:
     """The worker's pulse."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - it serves all the parts, and each is named where it is made
         self,
         database: Database,
         identity: Identity,
         holding: Holding,
         supervisor: Supervisor,
         finisher: Finisher,
+        cordon: Cordon,
         *,
         interval: float,
+        free: Callable[[Lane], int],
         reborn: Callable[[], Awaitable[None]],
+        sized: Callable[[Any], Awaitable[None]],
     ) -> None:
-        """`reborn` is awaited when this worker was declared dead: it takes a new id there."""
+        """`free` says how many tasks of a lane others may hint to this worker.
+
+        `reborn` is awaited when this worker was declared dead: it takes a new id there. `sized` is given the
+        connection with each inventory, to look whether another number of children is wanted.
+        """
         self._database = database
         self._identity = identity
         self._holding = holding
         self._supervisor = supervisor
         self._finisher = finisher
+        self._cordon = cordon
         self._interval = interval
+        self._free = free
         self._reborn = reborn
+        self._sized = sized
+        self._nudged = asyncio.Event()
         self._connection: Any = None
         self.on_drain: Callable[[], None] = lambda: None
 
@@ -62,6 +77,8 @@ class Beater:
         """Beat, for ever."""
         beats = 0
         while True:
+            heed_cancel()
+            self._nudged.clear()
             try:
                 alive = await self._beat(inventory=beats % LEASE_BEATS == LEASE_BEATS - 1)
             except Exception as error:  # noqa: BLE001 - a loop's edge: the next beat takes a new connection
@@ -73,9 +90,14 @@ class Beater:
             if not alive:
                 log.error("this worker was declared dead; it takes a new id", id=str(self._identity.id))
                 await self._reborn()
+                await self._hang_up()  # the nudges of this connection are for the old id
                 beats = 0
+                if self._identity.registered:
+                    continue
             beats += 1
-            await clock.system.sleep(self._interval * (1 - _JITTER + 2 * _JITTER * clock.rand()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval * (1 - _JITTER + 2 * _JITTER * clock.rand())):
+                    await self._nudged.wait()
 
     async def leave(self) -> None:
         """Close the connection."""
@@ -88,24 +110,35 @@ class Beater:
                 await connection.close(timeout=1.0)
 
     async def _beat(self, *, inventory: bool) -> bool:
+        worker = self._identity.id
         if self._connection is None:
             self._connection = await self._database.own_connection()
-        worker = self._identity.id
+            await hear(self._connection, worker, self._nudged.set)
         async with asyncio.timeout(max(self._interval, 1.0) * 2):
             asked = await queue.beat(
                 self._connection,
                 worker,
-                free_sync=self._supervisor.children.free(Lane.SYNC),
-                free_async=self._supervisor.children.free(Lane.ASYNC),
+                free_sync=self._free(Lane.SYNC),
+                free_async=self._free(Lane.ASYNC),
                 progress=self._progress(),
             )
         if worker != self._identity.id or not asked.alive:
             return worker != self._identity.id
         self._identity.beaten()
         self._obey(asked)
+        self._measure()
         if inventory:
             await self._compare()
+            async with asyncio.timeout(max(self._interval, 1.0) * 2):
+                await self._sized(self._connection)
         return True
+
+    def _measure(self) -> None:
+        """Tell the metrics how many slots there are."""
+        slots = telemetry.metrics().worker_slots
+        for lane, busy in self._holding.lanes.items():
+            slots.labels(f"{lane.value}_busy").set(busy)
+            slots.labels(f"{lane.value}_free").set(self._free(lane))
 
     def _progress(self) -> list[queue.Progress]:
         told: list[queue.Progress] = []
@@ -121,6 +154,7 @@ class Beater:
     def _obey(self, asked: Asked) -> None:
         keys = ((task.bytes, attempt) for task, attempt in asked.cancelling)
         self._supervisor.cancel([self._holding.jobs[key] for key in keys if key in self._holding.jobs], asked="user")
+        self._cordon.obey(cordoned=asked.cordoned)
         if asked.draining:
             self.on_drain()
 
@@ -165,6 +199,7 @@ class LogKeeper:
     async def serve(self) -> None:
         """Keep logs, for ever."""
         while True:
+            heed_cancel()
             await clock.system.sleep(_TELL_SECONDS)
             jobs = [job for job in self._holding.jobs.values() if job.logs]
             if jobs:

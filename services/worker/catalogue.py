@@ -1,9 +1,14 @@
-"""What the children can run: the definitions they announced, and what follows from them for one task."""
+"""What the children can run: the definitions they announced, and what follows from them for one task.
+
+What holds for a task is what it says itself, else what its definition says, else the queue's default, else the
+product's. A definition does not tell "unsaid" from the product's default, so one that names just that is taken to
+have said nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from core.domain.ordering import Lane
 from core.domain.retry import RetryPolicy
@@ -14,13 +19,15 @@ if TYPE_CHECKING:
     from core.domain.task import Claimed
     from taskflow_queue.protocol import Definition
 
+_PRODUCT_ATTEMPTS: Final = RetryPolicy().max_attempts
+
 
 class Catalogue:
     """Definitions by name. `edition` grows when a child announces something else than those before it."""
 
     def __init__(self) -> None:
         self._definitions: dict[str, Definition] = {}
-        self._policies: dict[tuple[str, int | None], RetryPolicy] = {}
+        self._policies: dict[tuple[str, int | None, int | None], RetryPolicy] = {}
         self.edition = 0
 
     def learn(self, definitions: Iterable[Definition]) -> bool:
@@ -48,24 +55,29 @@ class Catalogue:
         return tuple(chosen) or tuple(sorted({"default", *(one.queue for one in self._definitions.values())}))
 
     def limits(self, task: Claimed) -> tuple[float | None, float | None]:
-        """The hard and the soft limit of a task in seconds; a hard limit of its own overrules its definition's."""
+        """The hard and the soft limit of a task in seconds; None, and 0 where it is said, is no limit."""
         one = self._definitions.get(task.type)
-        own = task.timeout_seconds
-        hard = own if own is not None else one.timeout if one else None
+        hard = task.timeout_seconds
+        if hard is None and one is not None:
+            hard = one.timeout
+        if hard is None:
+            hard = task.default_timeout_seconds
         soft = one.soft_timeout if one else None
         return hard or None, soft if soft and (not hard or soft < hard) else None
 
     def policy(self, task: Claimed) -> RetryPolicy:
-        """How a task is retried; its own number of attempts overrules its definition's."""
-        key = task.type, task.max_attempts
+        """How a task is retried."""
+        key = task.type, task.max_attempts, task.default_max_attempts
         found = self._policies.get(key)
         if found is None:
             found = self._policies[key] = self._policy(*key)
         return found
 
-    def _policy(self, name: str, own: int | None) -> RetryPolicy:
+    def _policy(self, name: str, own: int | None, default: int | None) -> RetryPolicy:
         one = self._definitions.get(name)
         policy = RetryPolicy()
         if one is not None:
             policy = RetryPolicy(max_attempts=one.max_attempts, initial=one.initial, factor=one.factor, cap=one.cap)
+        if own is None and policy.max_attempts == _PRODUCT_ATTEMPTS:
+            own = default
         return policy if own is None else replace(policy, max_attempts=own)

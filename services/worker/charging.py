@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 import msgspec
 
@@ -23,7 +23,7 @@ MOST_RESULT = 1024 * 1024  # bytes of JSON; the child keeps to it, and is not be
 
 
 class Kind(StrEnum):
-    """How an attempt ended. The first six are a child's words, the others the supervisor's own findings."""
+    """How an attempt ended. The first six and RELEASED are a child's words, the others the supervisor finds itself."""
 
     RETURNED = "returned"
     RAISED = "raised"
@@ -47,9 +47,11 @@ class ErrorInfo:
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How one attempt ended. `company` is how many tasks were in the child that died, itself included."""
+class Outcome(NamedTuple):
+    """How one attempt ended. `company` is how many tasks were in the child that died, itself included.
+
+    `seconds` is how long the handler ran, where the child has said it.
+    """
 
     kind: Kind
     result: bytes | None = None
@@ -58,6 +60,7 @@ class Outcome:
     later: float | None = None
     logs: str = ""
     company: int = 1
+    seconds: float = 0.0
 
 
 def charge(task: Claimed, policy: RetryPolicy, outcome: Outcome, *, rand: float) -> Ending:
@@ -121,19 +124,10 @@ def _ending(
     crashes: int = 0,
     isolation: int = 0,
 ) -> Ending:
+    error = None if outcome.error is None else msgspec.json.encode(outcome.error).decode()
+    logs = outcome.logs or None
     return Ending(
-        id=task.id,
-        attempt=task.attempt,
-        claim=task.claim,
-        cause=cause,
-        reason=reason,
-        result=result,
-        error=None if outcome.error is None else msgspec.json.encode(outcome.error).decode(),
-        delay=delay,
-        failures=failures,
-        crashes=crashes,
-        isolation=isolation,
-        logs=outcome.logs or None,
+        task.id, task.attempt, task.claim, cause, reason, result, error, delay, failures, crashes, isolation, logs
     )
 
 

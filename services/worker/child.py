@@ -14,15 +14,17 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from core import clock
+from core import clock, config
 from core.domain.ordering import Lane
+from services.worker.mark import Mark
 from taskflow_queue import protocol as wire
 
 if TYPE_CHECKING:
+    from services.worker.allowance import Allowance
     from services.worker.holding import Job, Key
+    from services.worker.warden import Warden
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TMPDIR")
-_PASS: Final = "TASKFLOW_WORKER_PASS_ENV"  # noqa: S105 - names of variables, no secret
 _LAST_WORDS: Final = 0.5  # seconds for what a dead child still has in its socket, when a process of its holds it open
 
 
@@ -33,7 +35,8 @@ class ChildSettings:
     python: str
     modules: tuple[str, ...]
     slots: int
-    memory_mb: int = 0
+    memory: Allowance
+    warden: Warden
 
 
 class Watcher(Protocol):
@@ -55,7 +58,7 @@ class Watcher(Protocol):
 def environment() -> dict[str, str]:
     """Return what a child may see: no secret, unless TASKFLOW_WORKER_PASS_ENV names it."""
     mine = os.environ  # noqa: TID251 - this hands the environment on; it reads no setting
-    names = {*_INHERITED, *(name.strip() for name in mine.get(_PASS, "").split(","))}
+    names = {*_INHERITED, *config.settings.worker_pass_env}
     return {name: mine[name] for name in names if name in mine}
 
 
@@ -74,6 +77,7 @@ class Child(asyncio.Protocol):
         self.broken: str | None = None  # what it said when its modules could not be imported
         self.status: int | None = None  # as waitpid has it: negative is a signal
         self.born = clock.monotonic()
+        self.baseline = 0  # bytes that it used when its modules were imported
         self._decoder = wire.SupervisorDecoder()
         self._transport: asyncio.WriteTransport | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -81,25 +85,31 @@ class Child(asyncio.Protocol):
         self._heard_all = False
         self._pings = 0
         self._pongs = 0
+        self._mark = Mark()
+        self.moved = 0.0  # when a sync task was last put into it or ended in it
 
     # ── life ──
 
     def start(self) -> socket.socket:
         """Start the process. It imports while the caller does something else; `attach` opens the ear for it."""
         ours, theirs = socket.socketpair()
+        mark = self._mark.open()
         variables = environment() | {
             wire.FD_VARIABLE: str(theirs.fileno()),
+            wire.MARK_VARIABLE: str(mark),
             wire.PARENT_VARIABLE: str(os.getpid()),
-            wire.MEMORY_VARIABLE: str(self._settings.memory_mb),
+            wire.MEMORY_VARIABLE: str(self._settings.memory.most),
+            wire.WALL_VARIABLE: str(self._settings.memory.wall),
         }
         with theirs:
             self._process = subprocess.Popen(
                 [self._settings.python, "-u", "-m", "taskflow_queue.runner"],
                 env=variables,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), mark],
                 start_new_session=True,
                 stdin=subprocess.DEVNULL,
             )
+        self._settings.warden.watch(self.pid)
         ours.sendall(wire.encode([wire.Hello(wire.VERSION, list(self._settings.modules), self._settings.slots)]))
         ours.settimeout(0)
         return ours
@@ -122,6 +132,11 @@ class Child(asyncio.Protocol):
         """Whether the process has not ended."""
         return self.status is None
 
+    def begun(self) -> Key | None:
+        """Return the sync task in it that began last; None when that one has ended. Once, after its death."""
+        key = self._mark.take()
+        return key if key in self.jobs else None
+
     def kill(self, why: str) -> None:
         """End it now, with every process it has started in its session."""
         self.open = False
@@ -143,6 +158,7 @@ class Child(asyncio.Protocol):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.open = False
+        self._settings.warden.forget(self.pid)
         self.status = self._process.wait() if self._process else 0
         if self._heard_all:
             self._watcher.died(self)
@@ -191,6 +207,8 @@ class Child(asyncio.Protocol):
     def put(self, jobs: list[Job]) -> None:
         """Send tasks to it."""
         now = clock.monotonic()
+        if not self.counts[Lane.SYNC]:
+            self.moved = now
         messages: list[Any] = []
         for job in jobs:
             job.child = self
@@ -205,6 +223,8 @@ class Child(asyncio.Protocol):
         """Note that a task is not in it any more, as far as this worker is concerned."""
         if self.jobs.pop(job.key, None) is not None:
             self.counts[job.lane] -= 1
+            if job.lane is Lane.SYNC:
+                self.moved = clock.monotonic()
 
     def cancel(self, jobs: list[Job]) -> None:
         """Ask tasks to stop."""
@@ -226,11 +246,15 @@ class Child(asyncio.Protocol):
         self.killed_for = self.killed_for or "idle"
         self.send([wire.Stop()])
 
-    def room(self, lane: Lane) -> int:
-        """How many more of a lane it may be given now."""
+    def recall(self) -> None:
+        """Have the sync tasks that it has not begun back."""
+        self.send([wire.Recall()])
+
+    def room(self, lane: Lane, ahead: int = 1) -> int:
+        """How many more of a lane it may be given now: `ahead` is how many sync tasks it may hold."""
         if not (self.ready and self.open):
             return 0
-        return (1 if lane is Lane.SYNC else self._settings.slots) - self.counts[lane]
+        return max((ahead if lane is Lane.SYNC else self._settings.slots) - self.counts[lane], 0)
 
 
 def _run(job: Job) -> wire.Run:
@@ -245,5 +269,5 @@ def _run(job: Job) -> wire.Run:
         task.queue,
         task.priority.value,
         task.retry_count,
-        task.created_at.isoformat(),
+        task.created_at.timestamp(),
     )

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from core import clock, telemetry
+from core import telemetry
 from core.domain.ordering import Lane
+from services.worker.allowance import Budget
 from services.worker.child import Child, ChildSettings
-from services.worker.memory import resident_bytes
+from services.worker.memory import MemoryWatch
+from services.worker.prefetch import Prefetch
 
 if TYPE_CHECKING:
     import socket
@@ -25,8 +28,6 @@ if TYPE_CHECKING:
 MOST_DEDICATED: Final = 2
 BROKEN_SECONDS: Final = 5.0  # before modules that could not be imported are tried again
 NEIGHBOUR_SECONDS: Final = 30.0  # how long the neighbours of a stuck task may still run
-_LOOK_SECONDS: Final = 0.2
-_MEGABYTE: Final = 1024 * 1024
 log = telemetry.get_logger("worker.children")
 
 
@@ -35,8 +36,9 @@ class Children:
 
     _watcher: Watcher
 
-    def __init__(self, settings: ChildSettings, *, count: int) -> None:
+    def __init__(self, settings: ChildSettings, *, count: int, budget: Budget | None = None) -> None:
         self._settings = settings
+        self._budget = budget or Budget()
         self.count = count
         self.shared: list[Child] = []
         self.dedicated: list[Child] = []
@@ -46,6 +48,7 @@ class Children:
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_broken = ""
         self._closed = False
+        self.prefetch = Prefetch(lambda: self.shared)
 
     # ── life ──
 
@@ -55,8 +58,9 @@ class Children:
         for child, end in started:
             self.shared.append(child)
             await child.attach(end, watcher)
-        if self._settings.memory_mb:
-            self._spawn(self._watch_memory())
+        if (memory := self._settings.memory).most:
+            log.info("what a child may use", megabytes=memory.most, wall=memory.wall, set=memory.firm)
+            self._spawn(MemoryWatch(self, lambda: self._settings.memory).serve())
 
     def close(self) -> None:
         """Kill them all, now, and replace none."""
@@ -94,6 +98,21 @@ class Children:
         if not child.open and not child.jobs and child.alive and child.killed_for != "idle":
             child.kill("empty")
 
+    def resize(self, count: int) -> None:
+        """Have so many shared children from now on: new ones start, those too many end their tasks and go."""
+        self.count = count
+        self._settings = replace(self._settings, memory=self._budget.share(count))
+        while len(self.shared) < count and not self._closed:
+            self._add(self.shared)
+        for child in sorted(self.shared, key=lambda one: len(one.jobs))[: max(len(self.shared) - count, 0)]:
+            self.shared.remove(child)
+            self.leaving.append(child)
+            child.open = False
+            if not child.ready:
+                child.kill("resize")  # it would not hear a Stop before it has said that it is ready
+            elif not child.jobs:  # else it goes when it has settled, and until then its death is no less a crash
+                child.stop()
+
     def gone(self, child: Child) -> None:
         """Note a death, and make a replacement where one is needed."""
         if child.broken is not None:
@@ -128,9 +147,21 @@ class Children:
 
     def free(self, lane: Lane) -> int:
         """How many more tasks of a lane may be claimed: free places, less those already promised."""
-        places = sum(child.room(lane) for child in self.shared)
+        ahead = self.prefetch.most()
+        places = sum(child.room(lane, ahead) for child in self.shared)
         promised = len(self.waiting[lane]) + sum(1 for job in self.suspects if job.lane is lane)
         return max(places - promised - sum(child.counts[lane] for child in self.dedicated), 0)
+
+    def places(self, lane: Lane) -> int:
+        """How many tasks of a lane the shared children hold when they are full."""
+        each = self._settings.slots if lane is Lane.ASYNC else self.prefetch.most()
+        return each * sum(1 for child in self.shared if child.ready and child.open)
+
+    def idle(self, lane: Lane) -> int:
+        """How many of the places that this worker has registered are free."""
+        if lane is Lane.ASYNC:
+            return self.free(lane)
+        return min(sum(1 for child in self.shared if child.room(lane, 1)), self.free(lane))
 
     def place(self, jobs: Iterable[Job]) -> None:
         """Send tasks to children, one frame a child; what finds no room waits for the next child that is ready."""
@@ -148,9 +179,11 @@ class Children:
         shares: dict[Child, list[Job]] = defaultdict(list)
         for lane, waiting in self.waiting.items():
             if waiting:
-                _share_out(self.shared, lane, waiting, shares)
+                _share_out(self.shared, lane, waiting, shares, self.prefetch.most())
         for child, share in shares.items():
             child.put(share)
+            if child.counts[Lane.SYNC] > 1:
+                self.prefetch.watch()
         if self.suspects or self.dedicated:
             self._place_suspects()
 
@@ -178,14 +211,6 @@ class Children:
                 self.leaving.append(child)
                 child.stop()
 
-    async def _watch_memory(self) -> None:
-        most = self._settings.memory_mb * _MEGABYTE
-        while True:
-            for child in self:
-                if child.alive and resident_bytes(child.pid) > most:
-                    child.kill("memory")
-            await clock.system.sleep(_LOOK_SECONDS)
-
 
 def _fits(child: Child, job: Job) -> bool:
     """Whether a suspect may join a dedicated child: nobody there may get more company than allowed."""
@@ -195,9 +220,11 @@ def _fits(child: Child, job: Job) -> bool:
     return company <= job.task.isolation and all(company <= other.task.isolation for other in child.jobs.values())
 
 
-def _share_out(children: list[Child], lane: Lane, waiting: deque[Job], shares: dict[Child, list[Job]]) -> None:
+def _share_out(
+    children: list[Child], lane: Lane, waiting: deque[Job], shares: dict[Child, list[Job]], ahead: int
+) -> None:
     """Deal tasks out, always to the least busy child; one with a sync task in it comes last for async ones."""
-    room = {child: child.room(lane) for child in children}
+    room = {child: child.room(lane, ahead) for child in children}
     rooms = [child for child, places in room.items() if places > 0]
     load = {child: sum(child.counts.values()) + 50 * child.counts[Lane.SYNC] for child in rooms}
     while waiting and rooms:

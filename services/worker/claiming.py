@@ -8,6 +8,7 @@ from uuid import uuid4
 from core import clock, telemetry
 from core import queue_manager as queue
 from core.errors import CommitUnknown, Unavailable
+from core.pool import heed_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +58,7 @@ class Claimer:
     async def _read_back(self, ids: Sequence[UUID], token: UUID) -> list[Claimed]:
         pause = _PAUSE
         while True:
+            heed_cancel()
             try:
                 async with self._database.connection() as tx:
                     found = await queue.claimed_under(tx, ids, token)

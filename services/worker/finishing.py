@@ -7,13 +7,15 @@ a finish is fenced: somebody else owns the task by now, so the outcome is droppe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from core import clock, telemetry
 from core import queue_manager as queue
 from core.domain.lifecycle import ENDED
-from core.errors import CommitUnknown, Unavailable
+from core.errors import Unavailable
+from core.pool import heed_cancel
 from services.worker.charging import rejected
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 500
 MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_HELD: Final = 10_000  # beyond that nothing new is claimed
+_CROWD: Final = 16  # a commit of so many is one of a crowd: the next one waits a moment for as many
+_CROWD_SECONDS: Final = 0.002
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 log = telemetry.get_logger("worker.finishing")
@@ -45,6 +49,7 @@ class Finisher:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._last = 0  # how many the last commit took
         self._hints: set[asyncio.Task[None]] = set()
         self.away = False  # the last attempt did not reach PostgreSQL
         self.on_back: Callable[[], None] = lambda: None  # PostgreSQL answers again
@@ -53,6 +58,11 @@ class Finisher:
     def full(self) -> bool:
         """Whether so much is held that nothing new should be begun."""
         return len(self._held) > MOST_HELD
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be recorded."""
+        return self._idle.is_set()
 
     def put(self, endings: list[Ending]) -> None:
         """Take endings to be recorded."""
@@ -67,11 +77,29 @@ class Finisher:
     async def serve(self) -> None:
         """Record what comes, for ever."""
         while True:
+            heed_cancel()
             await self._work.wait()
             while self._held:
-                await self._finish(self._take())
+                await self._crowd()
+                batch = self._take()
+                self._last = len(batch)
+                await self._finish(batch)
             self._work.clear()
             self._idle.set()
+
+    async def _crowd(self) -> None:
+        """In a crowd, wait a moment for what still runs; a lonely ending never waits."""
+        end = clock.monotonic() + _CROWD_SECONDS
+        while (
+            self._last >= _CROWD
+            and self._holding.jobs
+            and len(self._held) < MOST_ROWS
+            and (left := end - clock.monotonic()) > 0
+        ):
+            self._work.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._work.wait()
 
     def _take(self) -> list[Ending]:
         batch: list[Ending] = []
@@ -83,34 +111,38 @@ class Finisher:
             batch.append(self._held.popleft())
         return batch
 
-    async def _finish(self, batch: list[Ending]) -> None:
-        """Record one batch; a batch with an ending that PostgreSQL cannot store is split until that one is alone."""
+    async def _finish(self, batch: list[Ending], *, doubtful: bool = False) -> None:
+        """Record one batch; a batch with an ending that PostgreSQL cannot store is split until that one is alone.
+
+        `doubtful` says that a part of it may be recorded already: what does not come back is then looked up.
+        """
         try:
-            await self._record(batch)
+            await self._record(batch, doubtful=doubtful)
         except Exception as refused:
             if len(batch) > 1:
                 half = len(batch) // 2
-                await self._finish(batch[:half])
-                await self._finish(batch[half:])
+                await self._finish(batch[:half], doubtful=True)
+                await self._finish(batch[half:], doubtful=True)
             elif batch[0] == rejected(batch[0]):
                 log.exception("an ending cannot be recorded; its task is rescued when this worker ends")
                 self._holding.recorded(batch)
             else:
                 log.warning("an ending was refused; its task fails", task_id=str(batch[0].id), error=str(refused)[:500])
-                await self._finish([rejected(batch[0])])
+                await self._finish([rejected(batch[0])], doubtful=doubtful)
 
-    async def _record(self, batch: list[Ending]) -> None:
-        pause, doubtful = _FIRST_PAUSE, False
+    async def _record(self, batch: list[Ending], *, doubtful: bool) -> None:
+        pause = _FIRST_PAUSE
         moved: list[Moved] = []
         fenced: list[Ending] | None = None
         while fenced is None:
+            heed_cancel()
             try:
                 moved += await self._send(batch)
                 fenced = await self._fenced(batch, moved, doubtful=doubtful)
             except Unavailable as away:
-                # Sending again is harmless, because the fence lets an ending through once; after a CommitUnknown,
-                # or when only the second statement failed, a row that does not come back is looked up first.
-                doubtful = doubtful or bool(moved) or isinstance(away, CommitUnknown)
+                # Sending again is harmless, because the fence lets an ending through once. An answer may have been
+                # lost, or only a later statement have failed: what does not come back is looked up first.
+                doubtful = True
                 if not self.away:
                     log.warning("endings are held until PostgreSQL answers", held=len(self._held), error=str(away))
                 self.away = True

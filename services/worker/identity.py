@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 class Identity:
     """The id under which this worker claims, and how sure it is that it still lives."""
 
-    def __init__(self, *, lease_seconds: float) -> None:
+    def __init__(self, *, lease_seconds: float, facts: dict[str, str] | None = None) -> None:
+        """`facts` say where this process runs: pod, pod_uid, namespace, node, as far as that is known."""
         self._lease = lease_seconds
+        self._facts = facts or {}
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.id: UUID = uuid4()
         self.registered = False
+        self.known = False  # registered, under this id or an earlier one
         self._beaten = clock.monotonic()
 
     def beaten(self) -> None:
@@ -50,4 +53,5 @@ class Identity:
             sync_slots=children,
             async_slots=children * slots,
             pid=os.getpid(),
+            facts=self._facts,
         )

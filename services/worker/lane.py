@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from core import clock, telemetry
 from core import queue_manager as queue
 from core.errors import Unavailable
+from core.pool import heed_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,8 @@ _SAFETY_POLL: Final = 5.0  # with Redis there, and nothing coming from it
 _FULL_SECONDS: Final = 0.1  # full for so long, the leader is told that nothing is wanted
 _REFUSED_SECONDS: Final = 5.0  # how long a poll passes over what a claim just refused
 _MOST_ASKED: Final = 2000
+_CROWD: Final = 16  # a claim of so many is one of a crowd: the next one waits a moment for as many slots
+_CROWD_SECONDS: Final = 0.002
 _LOOK_AGAIN: Final = 1.0  # shut or full: what opens the lane again need not have said so
 log = telemetry.get_logger("worker.lane")
 
@@ -57,14 +60,21 @@ class Intake:
         solo: Solo,
         *,
         free: Callable[[], int],
+        places: Callable[[], int],
+        shut: Callable[[], bool],
         run: Callable[[list[Claimed]], None],
     ) -> None:
-        """`free` says how many tasks may be claimed now, 0 while intake is shut; `run` takes them."""
+        """`free` says how many tasks may be claimed now (0: intake is shut), `places` how many ever; `run` takes them.
+
+        `shut` says that others shall run what this lane was given references of: they go back.
+        """
         self._lane = lane
         self._database = database
         self._claimer = claimer
         self._solo = solo
         self._free = free
+        self._places = places
+        self._shut = shut
         self._run = run
         self.sources: Sources | None = None
         self.room = asyncio.Event()
@@ -75,13 +85,15 @@ class Intake:
         self._pause = _SHORTEST_POLL
         self._polled = 0.0
         self._recent: deque[tuple[float, int]] = deque()
+        self._last = 0  # how many the last claim brought
 
     async def serve(self) -> None:
         """Take work, for ever."""
         while True:
+            heed_cancel()
             if (sources := self.sources) is None or not sources.types:
                 await self._wait(_LOOK_AGAIN)
-            elif (free := self._free()) <= 0:
+            elif (free := await self._crowd(self._free())) <= 0:
                 await self._full(sources)
             else:
                 try:
@@ -92,6 +104,11 @@ class Intake:
                     # A loop's edge: what was claimed and not handed over is found by the inventory.
                     log.exception("a turn of the intake failed; the next one follows", lane=self._lane.value)
                     await self._wait(_LONGEST_POLL)
+
+    def reopen(self) -> None:
+        """Look into PostgreSQL at once: while the lane was shut nobody told it what waits there."""
+        self._polled, self._pause = 0.0, _SHORTEST_POLL
+        self.room.set()
 
     async def leave(self) -> None:
         """Give the references back and stop reading: before the worker goes."""
@@ -111,6 +128,17 @@ class Intake:
             await self._poll(sources, self._free())
         elif not refs and (sources.reader is None or sources.reader.degraded):
             await self._wait(self._pause)
+
+    async def _crowd(self, free: int) -> int:
+        """Return how many slots are free; in a crowd, a moment later: one large claim costs far less than many small.
+
+        Lonely tasks never wait here, and long ones wait once: the claim after it is a small one.
+        """
+        end = clock.monotonic() + _CROWD_SECONDS
+        while self._last >= _CROWD and free < self._places() and (left := end - clock.monotonic()) > 0:
+            await self._wait(left)
+            free = self._free()
+        return free
 
     # ── references ──
 
@@ -153,6 +181,9 @@ class Intake:
             return
         if self._free() <= 0:
             acks, self._acks = self._acks, []
+            if self._shut():
+                acks += self._kept
+                self._kept.clear()
             await sources.reader.report(0)
             if acks:
                 await sources.reader.ack(acks)
@@ -186,6 +217,7 @@ class Intake:
 
     async def _claim(self, ids: list[UUID], sources: Sources) -> list[Claimed]:
         claimed = await self._claimer.claim(ids, sources.types)
+        self._last = len(claimed)
         if claimed:
             self._run(claimed)
         if len(claimed) < len(ids):

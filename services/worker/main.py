@@ -11,7 +11,9 @@ from typing import Final
 
 from core.config import require, settings
 from core.errors import SettingError, TaskFlowError
+from services.worker.allowance import Budget, container_bytes
 from services.worker.child import Child, ChildSettings
+from services.worker.warden import Warden
 
 _NEEDED: Final = (
     "database_url",
@@ -21,13 +23,18 @@ _NEEDED: Final = (
     "worker_memory_mb",
     "worker_queues",
     "worker_drain_seconds",
+    "worker_pass_env",
+    "pod_name",
+    "pod_uid",
+    "namespace",
+    "node_name",
     "heartbeat_interval_seconds",
     "metrics_port",
     "log_level",
     "redis",
 )
 _REDIS: Final = tuple(
-    f"redis_{what}_{level}" for what in ("host", "port", "password", "tls") for level in ("high", "low")
+    f"redis_{what}_{level}" for what in ("host", "port", "username", "password", "tls") for level in ("high", "low")
 )
 
 
@@ -41,18 +48,20 @@ def _check() -> None:
 
 
 def _work() -> None:
+    budget = Budget(said=settings.worker_memory_mb, container=container_bytes())
     made = ChildSettings(
         python=settings.worker_python,
         modules=settings.worker_modules,
         slots=settings.worker_slots,
-        memory_mb=settings.worker_memory_mb,
+        memory=budget.share(settings.worker_children),
+        warden=Warden(),
     )
     first = [Child(made) for _ in range(settings.worker_children)]
     started = [(child, child.start()) for child in first]
     gc.disable()  # importing makes no garbage, and looking for it costs a tenth of it; wiring.py turns it on again
     from services.worker.wiring import work  # noqa: PLC0415 - heavy, so after the children have begun
 
-    work(made, started)
+    work(made, budget, started)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from core import clock, telemetry
 from core.errors import Unavailable
+from core.pool import heed_cancel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +24,11 @@ log = telemetry.get_logger("worker.solo")
 class Solo:
     """At most one wish at a time. While there is one, and while its task runs, `shut` keeps the lanes closed."""
 
-    def __init__(self, holding: Holding, claimer: Claimer, run: Callable[[list[Claimed]], None]) -> None:
+    def __init__(
+        self, holding: Holding, claimer: Claimer, run: Callable[[list[Claimed]], None], *, may: Callable[[], bool]
+    ) -> None:
+        """`may` says whether this worker may claim at all: not while it is cordoned or leaves."""
+        self._may = may
         self._holding = holding
         self._claimer = claimer
         self._run = run
@@ -46,13 +51,16 @@ class Solo:
     async def serve(self, room: Callable[[], None]) -> None:
         """Grant wishes, for ever; `room` opens the lanes again."""
         while True:
+            heed_cancel()
             await clock.system.sleep(_LOOK_SECONDS)
-            if self._task is not None and (self._holding.empty or clock.monotonic() > self._until):
+            if self._task is not None and (self._holding.empty or not self._may() or clock.monotonic() > self._until):
                 await self._grant(self._task)
                 self._task = None
                 room()
 
     async def _grant(self, task: UUID) -> None:
+        if not self._may():
+            return
         if not self._holding.empty:
             log.info("the worker did not become empty in time; another one may", task_id=str(task))
             return

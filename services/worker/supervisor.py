@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from core import clock, telemetry
 from core.domain.ordering import Lane
+from core.samples import observe_all, observe_each
+from services.worker import outcomes
 from services.worker.charging import ErrorInfo, Kind, Outcome, charge
 from services.worker.holding import Holding, Job
 from services.worker.limits import OVERTIME_SECONDS, Limits, Stage
-from services.worker.memory import OomCounter
+from services.worker.memory import OomCounter, used_bytes
 from taskflow_queue import protocol as wire
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from services.worker.children import Children
 
 log = telemetry.get_logger("worker")
-_KINDS = {kind.value: kind for kind in Kind}
 ABANDONED = "abandoned"  # who asked a job to stop, when it is not this worker's any more
 
 
@@ -46,6 +47,7 @@ class Supervisor:
         self._oom = OomCounter()
         self._oom_seen = self._oom.read()
         self._seconds = functools.cache(telemetry.metrics().task_run_seconds.labels)
+        self._waits = functools.cache(telemetry.metrics().task_wait_seconds.labels)
         self.on_ready: Callable[[wire.Ready], None] = lambda _: None
         self.on_broken: Callable[[str], None] = lambda _: None
         self.on_room: Callable[[], None] = lambda: None
@@ -57,6 +59,7 @@ class Supervisor:
         jobs = [self._job(task) for task in batch]
         self._holding.add(jobs)
         self.children.place(jobs)
+        observe_each(self._waits, ((task.queue, task.waited) for task in batch if task.waited is not None))
 
     def sent(self, jobs: list[Job]) -> None:
         """Watch the limits of what runs from now on."""
@@ -67,10 +70,12 @@ class Supervisor:
         ended: list[tuple[Job, Outcome]] = []
         for message in messages:
             match message:
+                case wire.Done(kind=Kind.OUT_OF_MEMORY):
+                    child.kill("memory")  # which of those in it has used it up is found out as after any such death
                 case wire.Done():
                     job = self._of(child, message.id, message.attempt)
                     if job is not None:
-                        ended.append((job, _outcome(job, message)))
+                        ended.append((job, outcomes.of_done(job, message)))
                 case wire.Progress() | wire.Logs():
                     self._note(child, message)
                 case wire.Ready():
@@ -97,6 +102,7 @@ class Supervisor:
         """Charge and record ends, and use the room that they leave; one that was abandoned leaves only room."""
         now = clock.monotonic()
         endings: list[Ending] = []
+        ran: dict[tuple[str, str], list[float]] = {}
         for job, outcome in ended:
             self._holding.drop(job)
             self._limits.forget(job)
@@ -104,12 +110,17 @@ class Supervisor:
             if job.asked != ABANDONED:
                 ending = charge(job.task, self._catalogue.policy(job.task), outcome, rand=clock.rand())
                 endings.append(ending)
-                self._seconds(job.task.queue, job.task.type).observe(now - (job.begun or now))
+                seconds = outcome.seconds or now - (job.begun or now)
+                ran.setdefault((job.task.queue, job.task.type), []).append(seconds)
+                if job.lane is Lane.SYNC and outcome.kind is not Kind.RELEASED:
+                    self.children.prefetch.ran(seconds)
                 if ending.failures or ending.crashes:
                     _tell_failure(job, ending, outcome)
         if endings:
             self._holding.close(endings)
             self._put(endings)
+        for labels, times in ran.items():
+            observe_all(self._seconds(*labels), times)
         self.children.pump()
         self.on_room()
 
@@ -117,6 +128,7 @@ class Supervisor:
 
     def _welcome(self, child: Child, ready: wire.Ready) -> None:
         child.ready = True
+        child.baseline = used_bytes(child.pid)
         self.on_ready(ready)
         self.children.pump()
         self.on_room()
@@ -137,17 +149,15 @@ class Supervisor:
         self.children.gone(child)
         if not child.ready and child.broken is None:
             self.on_broken(f"a child ended with status {child.status} before it was ready")
-        jobs = list(child.jobs.values())
-        kernel = self._kernel_killed(child)
-        if jobs:
-            ended = [(job, _after_death(child, len(jobs), job, kernel=kernel)) for job in jobs]
+        ended = outcomes.of_death(child, kernel=self._kernel_killed(child))
+        if ended:
             log.warning(
                 "a child died with tasks in it",
                 pid=child.pid,
                 status=child.status,
                 killed_for=child.killed_for or None,
-                tasks=[str(job.task.id) for job in jobs][:10],
-                means=ended[0][1].kind.value,
+                tasks=[str(job.task.id) for job, _ in ended][:10],
+                means=sorted({outcome.kind.value for _, outcome in ended}),
             )
             self._close(ended)
         self.children.pump()
@@ -196,7 +206,7 @@ class Supervisor:
 
     def release(self, jobs: Iterable[Job]) -> None:
         """Give tasks back uncharged, whatever their handlers do."""
-        self._close([(job, Outcome(kind=Kind.RELEASED, logs=_logs(job))) for job in list(jobs)])
+        self._close([(job, Outcome(kind=Kind.RELEASED, logs=outcomes.logs_of(job))) for job in list(jobs)])
 
     def interrupt(self, jobs: Iterable[Job]) -> None:
         """Send those that were asked to stop a SIGTERM now: there is no time to be polite."""
@@ -227,7 +237,7 @@ class Supervisor:
         """End a task without its child, and the child with its neighbours given time unless its loop is stuck."""
         child = job.child
         error = ErrorInfo(type="TimedOut" if kind is Kind.TIMED_OUT else "Cancelled", message=message)
-        self._close([(job, Outcome(kind=kind, error=error, logs=_logs(job)))])
+        self._close([(job, Outcome(kind=kind, error=error, logs=outcomes.logs_of(job)))])
         if child is not None:
             self.children.condemn(child, "limit" if kind is Kind.TIMED_OUT else "cancel")
             if not child.answered(job.ping):
@@ -244,46 +254,3 @@ def _tell_failure(job: Job, ending: Ending, outcome: Outcome) -> None:
         then=ending.cause.value,
         error=f"{outcome.error.type}: {outcome.error.message}"[:300] if outcome.error else None,
     )
-
-
-def _logs(job: Job, more: str = "") -> str:
-    return "".join([*job.logs, more]) if job.logs else more
-
-
-def _outcome(job: Job, done: wire.Done) -> Outcome:
-    """Translate a child's words; a kind that this version does not know is an error of the task."""
-    kind = _KINDS.get(done.kind, Kind.RAISED)
-    if kind is Kind.CANCELLED and job.asked != "user":
-        kind = Kind.RELEASED
-    error = None
-    if done.error_type:
-        error = ErrorInfo(type=done.error_type, message=done.message, traceback=done.traceback)
-    return Outcome(
-        kind=kind, result=done.result, error=error, fatal=done.fatal, later=done.later, logs=_logs(job, done.logs)
-    )
-
-
-def _after_death(child: Child, company: int, job: Job, *, kernel: bool) -> Outcome:
-    """Alone in it: a crash. In company: suspects. Killed by us over a known culprit: neighbours, released."""
-    memory = kernel or child.killed_for == "memory"
-    if child.killed_for and not memory:
-        return Outcome(kind=Kind.RELEASED, logs=_logs(job))
-    status = child.status or 0
-    if memory:
-        message = "its process ran out of memory"
-    elif status < 0:
-        message = f"its process was ended by {_signal_name(-status)}"
-    else:
-        message = f"its process exited with code {status}"
-    if company > 1:
-        message = f"{message}, with {company} tasks in it"
-    kind = Kind.SUSPECT if company > 1 else Kind.OUT_OF_MEMORY if memory else Kind.CRASHED
-    error = ErrorInfo(type="OutOfMemory" if memory else "Crashed", message=message)
-    return Outcome(kind=kind, error=error, company=company, logs=_logs(job))
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

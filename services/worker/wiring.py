@@ -11,30 +11,31 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from core import telemetry
+from core import probes, telemetry
 from core.config import settings
 from core.pool import Database
-from services.worker import probes
+from services.worker import reaping
 from services.worker.children import Children
 from services.worker.worker import Worker
 
 if TYPE_CHECKING:
     import socket
 
+    from services.worker.allowance import Budget
     from services.worker.child import Child, ChildSettings
 
 _ANSWER_SECONDS: Final = 10.0  # an answer that never comes holds up its tasks for so long: they must restart in 20
 log = telemetry.get_logger("worker")
 
 
-def work(made: ChildSettings, first: list[tuple[Child, socket.socket]]) -> None:
+def work(made: ChildSettings, budget: Budget, first: list[tuple[Child, socket.socket]]) -> None:
     """Run the worker around its first children until it is told to stop."""
     telemetry.configure("worker")
     # Thousands of small values live and die with each batch, none in cycles: looking for those so often is waste.
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
     gc.enable()
-    uvloop.run(_work(Children(made, count=settings.worker_children), first))
+    uvloop.run(_work(Children(made, count=settings.worker_children, budget=budget), first))
 
 
 async def _work(children: Children, first: list[tuple[Child, socket.socket]]) -> None:
@@ -56,20 +57,35 @@ async def _work(children: Children, first: list[tuple[Child, socket.socket]]) ->
             interval=settings.heartbeat_interval_seconds,
             lease=settings.lease_seconds,
             drain_seconds=settings.worker_drain_seconds,
+            facts=_facts(),
         )
         stack.enter_context(telemetry.bound(worker=worker.identity.name))
         stack.callback(children.close)
-        stack.callback(probes.serve(settings.metrics_port, lambda: worker.ready))
         loop = asyncio.get_running_loop()
+        pulse = probes.Pulse()
+        stack.callback(loop.create_task(pulse.beat()).cancel)
+        stack.callback(probes.serve(settings.metrics_port, worker.probed, pulse.alive))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
         await children.attach_first(first, worker.supervisor)
+        stack.callback(loop.create_task(reaping.reap_orphans(children)).cancel)
         redis = loop.create_task(_connect(worker, stack)) if settings.redis else None
         try:
             await worker.run()
         finally:
             if redis is not None:
                 redis.cancel()
+
+
+def _facts() -> dict[str, str]:
+    """Where this process runs, as far as the settings say."""
+    said = {
+        "pod": settings.pod_name,
+        "pod_uid": settings.pod_uid,
+        "namespace": settings.namespace,
+        "node": settings.node_name,
+    }
+    return {name: value for name, value in said.items() if value}
 
 
 async def _connect(worker: Worker, stack: AsyncExitStack) -> None:

@@ -10,14 +10,17 @@ from core import clock, telemetry
 from core import queue_manager as queue
 from core.domain.ordering import Lane
 from core.errors import TaskFlowError, Unavailable
+from core.pool import heed_cancel
 from services.worker.beating import Beater, LogKeeper
 from services.worker.catalogue import Catalogue
 from services.worker.claiming import Claimer
+from services.worker.cordon import Cordon
 from services.worker.draining import Drain
 from services.worker.finishing import Finisher
 from services.worker.holding import Holding
 from services.worker.identity import Identity
 from services.worker.lane import Intake, Sources
+from services.worker.sizing import Sizing
 from services.worker.solo import Solo
 from services.worker.supervisor import Supervisor
 
@@ -55,19 +58,24 @@ class Worker:
         interval: float,
         lease: float,
         drain_seconds: float,
+        facts: dict[str, str] | None = None,
     ) -> None:
         self._database = database
         self._queues = queues
         self._children = children
         self._slots = slots
         self._drain_seconds = drain_seconds
-        self.identity = Identity(lease_seconds=lease)
+        self.identity = Identity(lease_seconds=lease, facts=facts)
         self.holding = Holding()
         self.catalogue = Catalogue()
         self.finisher = Finisher(database, self.holding)
         self.supervisor = Supervisor(self.holding, self.catalogue, self.finisher.put, children)
         self._claimer = Claimer(database, self.holding, self.identity)
-        self._solo = Solo(self.holding, self._claimer, self.supervisor.run)
+        self.cordon = Cordon(database, self.identity, self.holding, self.finisher, lifted=self._lifted)
+        self._sizing = Sizing(children)
+        self._solo = Solo(
+            self.holding, self._claimer, self.supervisor.run, may=lambda: not (self._shut or self.identity.uncertain)
+        )
         self._intakes = {lane: self._intake(lane) for lane in Lane}
         self._beater = Beater(
             beats,
@@ -75,12 +83,17 @@ class Worker:
             self.holding,
             self.supervisor,
             self.finisher,
+            self.cordon,
             interval=interval,
+            free=lambda lane: 0 if self._shut else self._children.idle(lane),
             reborn=self._reborn,
+            sized=self._sized,
         )
         self._drain = Drain(database, self.holding, self.supervisor, self.finisher)
         self._references: References | None = None
         self._tasks: list[asyncio.Task[Any]] = []
+        self._errands: set[asyncio.Task[None]] = set()  # what ends by itself
+        self._registering = asyncio.Lock()
         self._cancels: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,10 +108,17 @@ class Worker:
         self.finisher.on_back = self._on_room
         self._beater.on_drain = self._stop.set  # somebody else cordoned it; our own drain is told here as well
 
+    def probed(self) -> bool:
+        """Whether a probe, in another thread, is told "ready": once registered, unless it is idle and takes no more.
+
+        Load and stores do not count, nor a death and the new id after it: who is not ready is ended first.
+        """
+        return self.identity.known and self.cordon.probed() and not (self.draining and self.cordon.idle)
+
     @property
-    def ready(self) -> bool:
-        """Whether it is registered and not cordoned; asked by a probe from another thread."""
-        return self.identity.registered and not self.draining
+    def _shut(self) -> bool:
+        """Whether others shall run what comes."""
+        return self.draining or not self.cordon.open
 
     # ── life ──
 
@@ -112,6 +132,7 @@ class Worker:
             return
         started.result()
         self._begin(self.finisher.serve(), LogKeeper(self._database, self.holding).serve(), self._beater.serve())
+        self._begin(self.cordon.serve())
         self._begin(*(intake.serve() for intake in self._intakes.values()), self._solo.serve(self._on_room))
         await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
@@ -140,6 +161,11 @@ class Worker:
     def _begin(self, *loops: Coroutine[Any, Any, None]) -> None:
         self._tasks += [asyncio.get_running_loop().create_task(loop) for loop in loops]
 
+    def _send(self, errand: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
     async def _leave(self) -> None:
         self.draining = True
         await self._drain.cordon(self.identity.id)
@@ -147,7 +173,7 @@ class Worker:
             await intake.leave()
         await self._drain.empty(self._drain_seconds)
         await self._drain.retire(self.identity.id)
-        for task in [*self._tasks, *([self._cancels] if self._cancels else [])]:
+        for task in [*self._tasks, *self._errands, *([self._cancels] if self._cancels else [])]:
             task.cancel()
         await self._beater.leave()
         self._children.close()
@@ -156,22 +182,32 @@ class Worker:
     # ── registration ──
 
     async def _register(self) -> None:
-        """Introduce this worker until PostgreSQL knows it, then open the lanes."""
-        while True:
-            face = self.identity.face(
-                self.catalogue, self.catalogue.queues(self._queues), children=self._children.count, slots=self._slots
-            )
-            try:
-                async with self._database.connection() as tx:
-                    if await queue.register_worker(tx, face):
-                        break
-                self.identity.renew()  # an answer was lost, and the leader was quicker than this process
-            except Unavailable as away:
-                log.warning("cannot register yet", error=str(away))
-                await clock.system.sleep(_REGISTER_PAUSE * (0.5 + clock.rand()))
-        self.identity.registered = True
-        self.identity.beaten()
-        await self._open()
+        """Introduce this worker until PostgreSQL knows it, then open the lanes; one at a time."""
+        async with self._registering:
+            while not await self._introduced():
+                heed_cancel()
+            self.identity.registered = self.identity.known = True
+            self.identity.beaten()
+            await self._open()
+
+    async def _introduced(self) -> bool:
+        queues = self.catalogue.queues(self._queues)
+        try:
+            async with self._database.connection() as tx:
+                await self._sizing.look(tx, queues)
+                face = self.identity.face(self.catalogue, queues, children=self._children.count, slots=self._slots)
+                if await queue.register_worker(tx, face):
+                    return True
+            self.identity.renew()  # an answer was lost, and the leader was quicker than this process
+        except Unavailable as away:
+            log.warning("cannot register yet", error=str(away))
+            await clock.system.sleep(_REGISTER_PAUSE * (0.5 + clock.rand()))
+        return False
+
+    async def _sized(self, tx: Any) -> None:
+        """Tell PostgreSQL when another number of children was wanted."""
+        if not self.draining and await self._sizing.look(tx, self.catalogue.queues(self._queues)):
+            self._send(self._register())
 
     async def _open(self) -> None:
         """Give the lanes their sources under the present id."""
@@ -189,7 +225,10 @@ class Worker:
         self._on_room()
 
     async def _reborn(self) -> None:
-        """Go on under a new id: outcomes are sent first and refused by PostgreSQL, then what still runs is killed."""
+        """Go on under a new id: outcomes are sent first and refused by PostgreSQL, then what still runs is killed.
+
+        A cordon was the old id's: the new one comes up alive, and may be cordoned anew.
+        """
         self.identity.registered = False
         await clock.system.sleep(_LAST_FRAMES)
         with contextlib.suppress(TimeoutError):
@@ -199,6 +238,7 @@ class Worker:
         self.identity.renew()
         if not self.draining:
             await self._register()
+            self.cordon.lift()
             log.info("goes on under a new id", id=str(self.identity.id))
 
     async def _hear_cancels(self, references: References) -> None:
@@ -220,19 +260,21 @@ class Worker:
             self._claimer,
             self._solo,
             free=lambda: self._free(lane),
+            places=lambda: self._children.places(lane),
+            shut=lambda: self._shut,
             run=self.supervisor.run,
         )
 
     def _free(self, lane: Lane) -> int:
         """How many tasks of a lane may be claimed now: none while the worker is unsure of itself, or full of ends."""
-        if self.identity.uncertain or self._solo.shut or self.draining or self.finisher.full or self.finisher.away:
+        if self.identity.uncertain or self._solo.shut or self._shut or self.finisher.full or self.finisher.away:
             return 0
         return self._children.free(lane)
 
     def _on_ready(self, ready: Ready) -> None:
         if self.catalogue.learn(ready.definitions) and self.identity.registered:
             log.info("a new child announces other tasks than those before; registering them", types=self._counts())
-            self._begin(self._register())
+            self._send(self._register())
         if not self._first.done():
             self._first.set_result(None)
 
@@ -244,6 +286,12 @@ class Worker:
         for lane, intake in self._intakes.items():
             if not intake.room.is_set() and self._free(lane) > 0:
                 intake.room.set()
+
+    def _lifted(self) -> None:
+        """Look for work at once: nobody has hinted anything to a worker that took none."""
+        if not self._shut:
+            for intake in self._intakes.values():
+                intake.reopen()
 
     def _counts(self) -> dict[str, int]:
         return {lane.value: len(self.catalogue.types(lane)) for lane in Lane}

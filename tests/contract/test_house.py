@@ -15,6 +15,8 @@ LONG: dict[str, str] = {}
 # Verbs take a transaction and never end it. File: why it may.
 COMMITS = {
     "libs/core/accounts.py": "its own command line, which makes an administrator",
+    "libs/core/migrate.py": "its own command line, which makes the administrator of an installation",
+    "libs/core/roles.py": "all rights at once, or none: a part of core.migrate",
     "libs/core/database.py": "the sync session's one place",
     "libs/core/pool.py": "the async transaction's one place",
     "services/api/deps.py": "the edge: one request, one transaction",

@@ -16,8 +16,9 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from core import migrate
+from core import config, database, migrate
 from core import queue_manager as queue
+from core.auth import Passwords
 from core.database import Database
 from core.models import Base, EventType, PriorityType, TaskStatus
 from core.urls import for_psycopg2
@@ -53,9 +54,13 @@ insert into webhooks (owner_id, url, secret) values (1, 'https://example.org', '
 insert into queues (name) values ('default');
 insert into workers (id, name, queues, sync_types, async_types, sync_slots, async_slots)
 values (gen_random_uuid(), 'w', '{default}', '{a:b}', '{}', 1, 0);
+update workers set death = '{"reason": "OOMKilled"}';
+update queues set default_max_attempts = 5, default_timeout_seconds = 1.5, concurrency = 2, taskqueue = '{"uid": "u"}';
+insert into queue_types (queue, types) values ('default', '{a:b}');
 insert into leader (name, epoch) values ('scheduler', 7);
 insert into leases (name) values ('scheduler');
 insert into idempotency_keys (owner_id, key, body_hash, answer) values (1, 'k', '\\x00', '[]');
+insert into login_tries (key, whole_at) values ('k', now());
 insert into tasks (id, owner_id, type, queue, payload, payload_bytes, status)
 select gen_random_uuid(), 1, 'a:b', 'default', '{}', 2, status
 from unnest(enum_range(null::task_status)) as status, generate_series(1, 100);
@@ -164,14 +169,16 @@ def test_a_migration_behind_a_lock_gives_up_and_can_be_repeated(database_url: st
     fill(database_url)
     impatient = migrate.config(database_url)
     impatient.attributes["lock_timeout"] = "100ms"
+    command.downgrade(impatient, "0002")  # what came later does not touch tasks
+    before = described(database_url)
     with connected(database_url) as holder:
         holder.execute(text("lock table tasks in access exclusive mode"))
         with pytest.raises(OperationalError, match="lock timeout"):
             command.downgrade(impatient, "base")
         holder.rollback()
-    assert migrate.is_ready(database_url)  # nothing was half done
+    assert described(database_url) == before  # nothing was half done
     command.downgrade(impatient, "base")
-    assert not migrate.is_ready(database_url)
+    assert tables(database_url) == {"alembic_version"}
 
 
 def test_the_command_says_in_one_line_that_it_met_a_lock(
@@ -200,6 +207,20 @@ def test_a_database_ahead_of_this_code_counts_as_ready(database_url: str) -> Non
         connection.execute(text("update alembic_version set version_num = 'made_by_newer_code'"))
         connection.commit()
     assert migrate.is_ready(database_url)
+
+
+def test_the_command_leaves_a_database_ahead_of_this_code_alone(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the Job of a `helm rollback` does."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with connected(database_url) as connection:
+        connection.execute(text("update alembic_version set version_num = 'made_by_newer_code'"))
+        connection.commit()
+    assert migrate.main() == 0
+    said = capsys.readouterr().err
+    assert said == "the schema is made_by_newer_code, made by newer code: it stays as it is\n"
+    assert migrate.current(database_url) == "made_by_newer_code"
 
 
 def partitions(days: set[date]) -> set[str]:
@@ -245,3 +266,124 @@ async def test_events_that_came_before_their_partition_move_into_it(database_url
             assert await queue.ensure_partitions(tx) == [name]
             homes = await tx.fetch("select tableoid::regclass::text as home from task_events order by created_at")
             assert [row["home"] for row in homes] == [name, "task_events_default"]
+
+
+def test_waiting_ends_when_the_migrations_have_run(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    assert migrate.main(["--wait", "--seconds", "0"]) == 1
+    assert "not ready within 0 s: the migrations have not run" in capsys.readouterr().err
+    environment = {**os.environ, "DATABASE_URL": empty_database_url}
+    with subprocess.Popen(
+        [sys.executable, "-m", "core.migrate", "--wait"], env=environment, stderr=subprocess.PIPE
+    ) as it:
+        assert it.stderr is not None
+        assert b"waiting, 0 of 600 s: the migrations have not run" in it.stderr.readline()
+        migrate.upgrade(empty_database_url)
+        assert it.wait(30) == 0
+
+
+def test_waiting_goes_on_while_postgresql_is_away_and_names_a_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    assert migrate.main(["--wait", "--seconds", "0.1"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("waiting, 0 of 0 s: connection to server")
+    assert said[-1].startswith("not ready within")
+    monkeypatch.delenv("DATABASE_URL")
+    config.reload()
+    assert migrate.main(["--wait"]) == 2
+
+
+def test_waiting_needs_nothing_of_the_api(database_url: str) -> None:
+    code = (
+        "import sys; sys.modules['argon2'] = sys.modules['jwt'] = None\n"
+        "from core import migrate; sys.exit(migrate.main(['--wait', '--seconds', '0']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "DATABASE_URL": database_url}, check=False)
+    assert done.returncode == 0
+
+
+KEY = f"tf_{'a' * 12}_{'k' * 43}"
+
+
+def test_the_migrations_make_the_installations_administrator_once(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in (
+        ("DATABASE_URL", empty_database_url),
+        ("TASKFLOW_ADMIN_USERNAME", "root"),
+        ("TASKFLOW_ADMIN_PASSWORD", "correct horse"),
+        ("TASKFLOW_ADMIN_API_KEY", KEY),
+    ):
+        monkeypatch.setenv(name, value)
+
+    def rows() -> tuple[list[Any], list[Any]]:
+        with connected(empty_database_url) as connection:
+            users = connection.execute(text("select username, password, is_admin from users")).all()
+            keys = connection.execute(text("select prefix, is_active from api_keys order by id")).all()
+        return [tuple(row) for row in users], [tuple(row) for row in keys]
+
+    with sessions():
+        assert migrate.main() == 0
+        first = rows()
+        [(username, password, is_admin)], keys = first
+        assert (username, is_admin, keys) == ("root", True, [("a" * 12, True)])
+        assert Passwords().verify(password, "correct horse")
+        capsys.readouterr()
+        assert migrate.main() == 0
+        assert rows() == first
+        assert capsys.readouterr().err == ""
+
+        monkeypatch.setenv("TASKFLOW_ADMIN_PASSWORD", "battery staple")
+        monkeypatch.setenv("TASKFLOW_ADMIN_API_KEY", f"tf_{'b' * 12}_{'k' * 43}")
+        config.reload()
+        assert migrate.main() == 0
+        [(_, password, _)], keys = rows()
+        assert Passwords().verify(password, "battery staple")
+        assert keys == [("a" * 12, False), ("b" * 12, True)]
+
+
+def test_nobody_becomes_administrator_by_having_had_the_name(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("TASKFLOW_ADMIN_USERNAME", "a")
+    monkeypatch.setenv("TASKFLOW_ADMIN_PASSWORD", "correct horse")
+    with connected(database_url) as connection:
+        connection.execute(text("insert into users (email, username, password) values ('a@example.org', 'a', '-')"))
+        connection.commit()
+    with sessions():
+        assert migrate.main() == 1
+    assert "is no administrator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TASKFLOW_ADMIN_PASSWORD", ""), ("TASKFLOW_ADMIN_PASSWORD", "short"),
+                        ("TASKFLOW_ADMIN_API_KEY", "tf_1_2")]
+)  # fmt: skip
+def test_a_wrong_administrator_changes_nothing(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_database_url)
+    monkeypatch.setenv("TASKFLOW_ADMIN_USERNAME", "root")
+    monkeypatch.setenv("TASKFLOW_ADMIN_PASSWORD", "correct horse")
+    monkeypatch.setenv(name, value)
+    assert migrate.main() == 2
+    said = capsys.readouterr().err
+    assert said.startswith(name)
+    assert not value or value not in said
+    assert migrate.current(empty_database_url) is None
+
+
+@contextmanager
+def sessions() -> Iterator[None]:
+    """The lazy engine belongs to one database, and each test has its own."""
+    for face in (database._engine, database._sessions):
+        face.cache_clear()
+    yield
+    database.engine.dispose()
+    for face in (database._engine, database._sessions):
+        face.cache_clear()

@@ -124,6 +124,19 @@ def two_gates_meet_before_their_commits(world: World) -> None:
     world.resolve(stopped, Fate.ACK)
 
 
+def a_cap_comes_back_while_a_gate_is_under_way(world: World) -> None:
+    """No cap; the gate has let three through and is stopped before its COMMIT, and the cap of one waits for that."""
+    for _ in range(3):
+        submitted(world, queue=CAPPED)
+    deeds.configure(world, most=0, per_key=1)
+    world.check()
+    stopped = deeds.lead(world, 0, "gate", Fate.HOLD)
+    assert len(stopped.answer) == 3
+    deeds.configure(world, most=1, per_key=1)
+    world.check()
+    world.resolve(stopped, Fate.ACK)
+
+
 def submitted(world: World, **more: Any) -> list[UUID]:
     task = deeds.submission(world, **more)
     deeds.submit(world, [task])
@@ -135,6 +148,10 @@ def submitted(world: World, **more: Any) -> list[UUID]:
 
 def finish_without_the_claim(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     rewritten(monkeypatch, "finish", (" and tasks.claim = given.claim", ""))
+
+
+def succeed_without_the_claim(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(monkeypatch, "succeed", (" and tasks.claim = given.claim", ""))
 
 
 def rescue_at_the_moment_of_death_only(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,10 +214,16 @@ def gate_without_its_lock(_world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     rewritten(monkeypatch, "gate_lock", ("select pg_advisory_xact_lock($1, $2)", "select $1::int + $2::int"))
 
 
+def cap_without_the_gates_lock(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"gate_lock": "select $1::int + $2::int"}
+    monkeypatch.setattr(queues, "statement", lambda asked: texts.get(asked) or sql.statement(asked))
+
+
 History = Callable[[World], None]
 # The mutation, the history in which it shows, and the invariant that it breaks.
 FOUND: list[tuple[Apply, History, str]] = [
     (finish_without_the_claim, a_claim_undone_is_reported, "I3 fence"),
+    (succeed_without_the_claim, a_claim_undone_is_reported, "I3 fence"),
     (
         rescue_at_the_moment_of_death_only,
         a_claim_commits_after_the_death_of_its_worker,
@@ -210,6 +233,7 @@ FOUND: list[tuple[Apply, History, str]] = [
     (key_in_another_transaction, a_keyed_request_dies_before_its_commit, "I1 acknowledged and not there"),
     (gate_without_the_epoch, an_ex_leader_comes_back_with_the_gate, "I7 a deposed leader wrote"),
     (gate_without_its_lock, two_gates_meet_before_their_commits, "I7 limit"),
+    (cap_without_the_gates_lock, a_cap_comes_back_while_a_gate_is_under_way, "I7 limit"),
 ]
 
 

@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("plans"), pytest.mark.ti
 
 TYPES = [f"t{number}" for number in range(7)]
 QUEUES = [f"q{number}" for number in range(20)]
+ROOMY = "q2"  # its cap leaves room, which goes to the siblings of a key
 PK = "tasks_pkey"
 RUNNING = 25_000  # rows that run, or did in a transaction that was rolled back: what a look at all may visit
 
@@ -87,7 +88,11 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
         {"progress": ({PK}, 200), "beat": ({"tasks_held"}, 1000)},
     ),
     "inventory": (lambda tx: queue.inventory(tx, WORKER), {"inventory": ({"tasks_held"}, 1000)}),
-    "finish": (lambda tx: queue.finish(tx, ENDINGS), {"finish": ({PK}, 400)}),
+    "finish": (lambda tx: queue.finish(tx, ENDINGS), {"succeed": ({PK}, 200)}),
+    "finish in another way": (
+        lambda tx: queue.finish(tx, [end._replace(cause=Cause.RETRY, reason=Reason.ERROR) for end in ENDINGS]),
+        {"finish": ({PK}, 400)},
+    ),
     "cancel": (lambda tx: queue.cancel(tx, IDS, owner_id=None, by="me"), {"move": ({PK}, 400)}),
     "reprioritize": (
         lambda tx: queue.reprioritize(tx, QUEUED, PriorityType.HIGH, owner_id=None, by="me"),
@@ -100,11 +105,20 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
         {"demote": ({PK, "tasks_permits"}, RUNNING)},
     ),
     "promote_gated": (
-        lambda tx: queue.promote_gated(tx, KEYS, types=TYPES),
+        lambda tx: queue.promote_gated(tx, [key for key in KEYS if key.queue != ROOMY], types=TYPES),
         {
             "gate_lock": (set(), 0),
             "gate_count": ({"tasks_permits", "tasks_held"}, RUNNING + 2000),
             "gate_promote": ({PK, "tasks_gate"}, 3000),
+        },
+    ),
+    "promote_gated in a capped queue": (
+        lambda tx: queue.promote_gated(tx, [GateKey(queue=ROOMY, owner_id=1, key="none")], types=TYPES),
+        {
+            "gate_lock": (set(), 0),
+            "gate_count": ({"tasks_permits", "tasks_held"}, RUNNING + 2000),
+            "gate_promote": ({PK, "tasks_gate"}, 3000),
+            "gate_siblings": ({"tasks_gate"}, 500),
         },
     ),
     "walk_gates": (queue.walk_gates, {"gate_walk": ({"tasks_gate"}, 501)}),
@@ -119,7 +133,11 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
     "overdue": (lambda tx: queue.overdue(tx, grace=30.0), {"overdue": ({"tasks_held"}, RUNNING)}),
     "purge": (
         lambda tx: queue.purge(tx, 500),
-        {"purge_keys": (set(), 0), "purge_tasks": ({PK, "tasks_finished", "tasks_failed"}, 1700)},
+        {
+            "purge_keys": (set(), 0),
+            "purge_tries": (set(), 0),
+            "purge_tasks": ({PK, "tasks_finished", "tasks_failed"}, 1700),
+        },
     ),
     "forget_workers": (lambda tx: queue.forget_workers(tx, age=0), {"workers_forget": ({"tasks_held"}, 10)}),
     "regate": (lambda tx: queue.regate(tx, "q1"), {"regate": ({PK, "tasks_ready", "tasks_held"}, RUNNING + 17_000)}),
@@ -131,6 +149,36 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
                 RUNNING + 20 * (4 * 1000 + 21),
             )
         },
+    ),
+    "demand": (
+        lambda tx: queue.demand(tx, most=1000),
+        {
+            "demand": (
+                {
+                    "tasks_delayed",
+                    "tasks_gate",
+                    "tasks_gated_types",
+                    "tasks_ready",
+                    "tasks_held",
+                    "tasks_permits",
+                    "tasks_failed",
+                    "tasks_finished",
+                },
+                RUNNING + 20 * (8 * 1000 + 1000 + 200 + 21),
+            )
+        },
+    ),
+    "pod_workers": (queue.pod_workers, {"pod_workers": ({"tasks_held"}, RUNNING)}),
+    "purge_queue": (
+        lambda tx: queue.purge_queue(tx, "q3", 500),
+        {
+            "queue_waiting": ({PK, "tasks_ready", "tasks_gate", "tasks_delayed", "tasks_blocked"}, 1000),
+            "move": ({PK}, 1000),
+        },
+    ),
+    "depth_by_priority": (
+        lambda tx: queue.depth_by_priority(tx, most=1000),
+        {"depth_by_priority": ({"tasks_delayed", "tasks_gate", "tasks_ready", "tasks_held"}, RUNNING + 20 * 3 * 1000)},
     ),
     "list": (
         lambda tx: search.search(tx, search.Filter(owner_id=3), after=task(900_000), limit=50),

@@ -7,10 +7,12 @@ from uuid import uuid4
 
 import pytest
 
-from core import config
+from core import config, telemetry
 from core import queue_manager as queue
 from core.database import Database
+from core.domain.gates import GateKey
 from core.domain.lifecycle import Cause
+from core.domain.ordering import PriorityType
 from core.domain.task import Ending, Reason
 from core.errors import Deposed, Unavailable
 from core.streams import References
@@ -30,6 +32,7 @@ from services.scheduler.ticks import (
 )
 from tests.leading import Hand, OwnClock, leading
 from tests.lookout import happens
+from tests.system.proxy import Proxy, Toxic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -183,6 +186,23 @@ async def test_a_key_that_ends_makes_room_for_its_siblings_in_a_capped_queue(ctx
     assert await hand.statuses(second) == ["QUEUED"]
 
 
+async def test_keys_that_were_brought_in_vain_are_looked_at_again(
+    environment: dict[str, str], refs: References, clock: OwnClock, hand: Hand
+) -> None:
+    with Proxy(environment["DATABASE_URL"]) as proxy:
+        async with leading(proxy.url, refs, clock) as ctx:
+            await hand.worker()
+            await watch.tick(ctx)
+            assert await gates.tick(ctx) == 0  # from now on no walk is due
+            [first] = await hand.submit(concurrency_key="k")
+            ctx.free([GateKey(queue="default", owner_id=1, key="k")])
+            proxy.arm("-- How much of each cap", Toxic.REFUSE, at_commit=False)
+            with pytest.raises(Unavailable):
+                await gates.tick(ctx)
+            assert await gates.tick(ctx) == 1
+            assert await hand.statuses([first]) == ["QUEUED"]
+
+
 async def test_an_unrunnable_gated_task_gives_its_permit_back_after_a_minute(
     ctx: Context, clock: OwnClock, hand: Hand
 ) -> None:
@@ -229,6 +249,28 @@ async def test_the_backstop_of_a_time_limit_believes_its_own_clock_only(
     assert await overdue.tick(ctx) == 1
     assert await hand.statuses(tasks) == ["PENDING"]
     assert await hand.run("select 1 from task_events where cause = 'timeout' or message like '%limit%'")
+
+
+async def test_depth_is_told_by_priority_and_only_by_who_leads(ctx: Context, hand: Hand) -> None:
+    await hand.run("insert into queues (name) values ('default')")
+    await hand.submit(3, priority=PriorityType.HIGH)
+    held = (await hand.submit(2))[:1]
+    await hand.claim(held, await hand.worker())
+    assert await gauges.tick(ctx) == 0
+    told = telemetry.metrics().queue_tasks
+    found = {
+        (sample.labels["status"], sample.labels["priority"]): sample.value
+        for sample in next(iter(told.collect())).samples
+        if sample.labels["queue"] == "default"
+    }
+    assert {label: number for label, number in found.items() if number} == {
+        ("QUEUED", "HIGH"): 3,
+        ("QUEUED", "NORMAL"): 1,
+        ("IN_PROGRESS", "NORMAL"): 1,
+    }
+    assert len(found) == 9
+    gauges.forget()
+    assert next(iter(told.collect())).samples == []
 
 
 async def test_retention_and_gauges_and_entries_run_on_anything(ctx: Context, hand: Hand) -> None:

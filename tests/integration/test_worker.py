@@ -185,10 +185,19 @@ async def test_a_task_that_the_worker_forgot_is_given_back(home: House, worker: 
 
 
 async def test_several_in_a_dying_child_are_suspects_and_only_the_culprit_is_charged(
-    home: House, worker: WorkerProcess
+    home: House, worker: WorkerProcess, tmp_path: Path
 ) -> None:
+    happened = tmp_path / "happened"
+    good = await home.submit("abide", 60, until=str(happened))
+    for task in good:
+        await home.becomes(task, "IN_PROGRESS")
     bad = await home.submit("adie", 1, after=0.3)
-    good = await home.submit("asleep", 60, seconds=0.6)
+
+    async def died() -> bool:
+        return len(await home.events(bad[0])) > 2  # CREATED, STARTED, and then
+
+    await happens(died)
+    happened.touch()
     row, *_ = await home.ended(bad, within=60)
     assert (row["status"], row["crash_count"]) == ("QUARANTINED", 2)
     rows = await home.ended(good)
@@ -196,12 +205,15 @@ async def test_several_in_a_dying_child_are_suspects_and_only_the_culprit_is_cha
     assert any(row["attempt"] > 1 for row in rows)
 
 
-async def test_sigterm_lets_running_tasks_end(home: House, worker: WorkerProcess) -> None:
-    running = await home.submit("sleep", 2, seconds=1.0)
+async def test_sigterm_lets_running_tasks_end(home: House, worker: WorkerProcess, tmp_path: Path) -> None:
+    over = tmp_path / "over"
+    running = await home.submit("stay", 2, until=str(over))
     for task in running:
         await home.becomes(task, "IN_PROGRESS")
-    waiting = await home.submit("sleep", 4, seconds=1.0)
+    waiting = await home.submit("noop", 4)
     worker.signal(signal.SIGTERM)
+    until(lambda: worker.said("draining"))
+    over.touch()
     assert worker.process.wait(timeout=15) == 0
     assert await home.statuses(running) == {"COMPLETED"}
     assert await home.statuses(waiting) == {"QUEUED"}
@@ -240,22 +252,35 @@ async def test_a_killed_supervisor_leaves_no_child(home: House, worker: WorkerPr
     until(lambda: not any(alive(pid) for pid in children), within=1.0)
 
 
+async def test_a_killed_supervisor_leaves_nothing_of_what_its_tasks_had_started(
+    home: House, worker: WorkerProcess, tmp_path: Path
+) -> None:
+    mark = tmp_path / "pid"
+    await home.submit("keep_process", mark=str(mark))
+    pid = until(lambda: mark.exists() and int(mark.read_text() or 0), within=20)
+    worker.process.kill()
+    worker.process.wait()
+    until(lambda: not alive(pid))
+
+
 async def test_a_stopped_worker_is_fenced_and_goes_on_under_a_new_id(
     home: House, worker: WorkerProcess, tmp_path: Path
 ) -> None:
     mark = tmp_path / "mark"
-    short, long = await home.submit("asleep", seconds=0.5), await home.submit("asleep", seconds=60, mark=str(mark))
+    over = tmp_path / "over"
+    short = await home.submit("abide", until=str(over), mark=str(tmp_path / "short"))
+    long = await home.submit("asleep", seconds=60, mark=str(mark))
     for task in short + long:
         await home.becomes(task, "IN_PROGRESS")
-    until(mark.exists)
+    until(lambda: mark.exists() and (tmp_path / "short").exists())
     worker.signal(signal.SIGSTOP)
     async with home.database.connection() as tx:
         old = await tx.fetchrow("select id, beat_seq from workers where state = 'alive'")
         assert await queue.mark_dead(tx, old["id"], old["beat_seq"])
         assert len(await queue.rescue(tx)) == 2
         await tx.execute("update tasks set status = 'PENDING', scheduled_at = now() + interval '1 hour'")
-    until(lambda: len(lines(mark)) == 1)
-    await happens(lambda: _asleep_for(0.6))
+    over.touch()
+    until(lambda: len(lines(tmp_path / "short")) == 2)  # its child has ended it, and nobody was there to be told
     worker.signal(signal.SIGCONT)
 
     async def fenced() -> bool:
@@ -269,14 +294,6 @@ async def test_a_stopped_worker_is_fenced_and_goes_on_under_a_new_id(
     assert {row["status"] for row in rows} == {"COMPLETED"}
     assert await home.statuses(short + long) == {"PENDING"}
     assert "end" not in mark.read_text()
-
-
-async def _asleep_for(seconds: float) -> bool:
-    """The child's task needs this long while its supervisor is stopped; there is nobody to ask."""
-    import asyncio
-
-    await asyncio.sleep(seconds)
-    return True
 
 
 def lines(file: Path) -> list[str]:
@@ -325,7 +342,8 @@ async def test_probes_answer(home: House, database_url: str, free_port: int) -> 
         running = await home.submit("sleep", seconds=2)
         await home.becomes(running[0], "IN_PROGRESS")
         worker.signal(signal.SIGTERM)
-        until(lambda: httpx2.get(f"{base}/readyz").status_code == 503)
+        until(lambda: worker.said("draining"))
+        assert httpx2.get(f"{base}/readyz").status_code == 200  # not ready would be the first to be ended
         assert httpx2.get(f"{base}/healthz").status_code == 200
 
 

@@ -12,6 +12,7 @@ from core import queue_manager as queue
 from core.domain.ordering import Lane, PriorityType, digest, stream_key
 from core.streams import References
 from tests.lookout import happens
+from tests.signals import until
 from tests.working import House, WorkerProcess, house
 
 if TYPE_CHECKING:
@@ -99,6 +100,31 @@ async def test_doubled_and_wrong_references_do_nothing(home: House, refs: Refere
     rows = await home.ended(ids)
     assert {(row["status"], row["attempt"]) for row in rows} == {("COMPLETED", 1)}
     assert await home.statuses(foreign) == {"QUEUED"}
+
+
+async def test_a_cordoned_worker_gives_its_references_back(
+    home: House, refs: References, worker: WorkerProcess
+) -> None:
+    worker.ready()
+    await reading(refs, home, Lane.ASYNC)
+    stream = await key(home, Lane.ASYNC)
+    async with home.database.begin() as tx:
+        [me] = await queue.live_workers(tx)
+        assert await queue.cordon(tx, [me.id])
+    until(lambda: worker.said("cordoned: claiming nothing more"))
+    ids = await home.submit("anoop", 10)
+    await hint(refs, stream, ids)  # its blocking read may still take them
+
+    async def wants_nothing() -> bool:
+        said = await refs.low.client.hget("tf:free", f"{me.id}:async")
+        pending = await refs.low.client.xpending(stream, "w")
+        return bool(said and said.startswith(b"0:") and not pending["pending"])
+
+    await happens(wants_nothing)
+    assert await home.statuses(ids) == {"QUEUED"}
+    async with home.database.begin() as tx:
+        await queue.uncordon(tx, [me.id])
+    await home.ended(ids)
 
 
 async def test_a_task_without_any_reference_is_found_by_the_safety_poll(

@@ -269,8 +269,15 @@ def take_stock(world: World, worker: Worker, fate: Fate = Fate.ACK) -> Call | No
 
 
 def configure(world: World, fate: Fate = Fate.ACK, *, most: int, per_key: int) -> Call:
-    verb = partial(queue.set_limits, queue=CAPPED, max_concurrent=most, max_per_key=per_key)
-    return world.step(Call("set_limits", verb, fate))
+    async def verb(tx: Any) -> Any:
+        await queue.set_limits(tx, CAPPED, max_concurrent=most, max_per_key=per_key)
+        return await world.count_active(tx)
+
+    def unknown(found: Any, committed: bool) -> None:  # noqa: FBT001 - as Call has it
+        if committed:
+            world.capped(found)
+
+    return world.step(Call("set_limits", verb, fate, world.capped, unknown))
 
 
 def pause(world: World, name: str, fate: Fate = Fate.ACK, *, paused: bool) -> Call:

@@ -1,7 +1,7 @@
 """A million tasks, as a busy system has them: history, a backlog, gated and delayed ones, and what runs."""
 
 MILLION = """
-insert into queues (name, max_concurrent) select 'q' || n, case when n = 1 then 100 else 0 end
+insert into queues (name, max_concurrent) select 'q' || n, case n when 1 then 100 when 2 then 1000000 else 0 end
 from generate_series(0, 19) as n;
 insert into workers (id, name, state, queues, sync_types, async_types, sync_slots, async_slots)
 select lpad(to_hex(n), 32, '0')::uuid, 'w' || n, case when n % 40 = 0 then 'dead' else 'alive' end, '{q0}', '{t0}',

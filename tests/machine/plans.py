@@ -96,7 +96,7 @@ def _literal(value: Any) -> str:
     match value:
         case None:
             return "null"
-        case list():
+        case list() | tuple():
             return "array[" + ", ".join(_literal(item) for item in value) + "]"
         case bytes():
             return f"'\\x{value.hex()}'"

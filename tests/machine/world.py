@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from core import queue_manager as queue
@@ -21,6 +21,9 @@ from core.domain.lifecycle import ENDED, RUNNING, TaskStatus
 from core.domain.task import Claimed, Ending, Submission, WorkerFace
 from tests.machine.calls import CONNECTIONS, Call, Fate, Line
 from tests.machine.trail import OWNERS, Pair, Story, hold, judge, replay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 TYPES = ("a:b", "a:c")
 PLAIN, CAPPED = "plain", "capped"
@@ -218,14 +221,8 @@ class World:
 
     def _check_limits(self, picture: Picture) -> None:
         """Hold I7. Where a cap was lowered, those above it may go on, but none may join."""
-        active: Counter[tuple[str, str]] = Counter()
-        under_way = sum(len(call.answer) for call in self.line.open if call.name == "claim")
-        for row in picture.tasks.values():
-            if row["status"] in RUNNING or row["status"] == TaskStatus.QUEUED:
-                if row["concurrency_key"]:
-                    active[row["queue"], row["concurrency_key"]] += 1
-                if row["status"] in RUNNING or row["permit"]:
-                    active[row["queue"], ""] += 1
+        under_way = self._claims_under_way()
+        active = _active(picture.tasks.values())
         for name, settings in picture.queues.items():
             for key in KEYS:
                 cap = settings["max_per_key"] if key else settings["max_concurrent"]
@@ -236,6 +233,23 @@ class World:
                 most = max(cap, min(self.allowed.get((name, key), cap), number + under_way))
                 hold("I7 limit", (name, key, number, "beyond", most), when=number <= most)
                 self.allowed[name, key] = most
+
+    def _claims_under_way(self) -> int:
+        return sum(len(call.answer) for call in self.line.calls if call.name == "claim" and call.answer)
+
+    async def count_active(self, tx: Any) -> Counter[tuple[str, str]]:
+        """Return what a new cap finds, to be asked in its own transaction: the gate's lock lets nobody in any more.
+
+        Between two looks at everything a gate may have let through what was right under the old cap.
+        """
+        rows = await tx.fetch("select queue, concurrency_key, status::text as status, permit from tasks")
+        active, under_way = _active(rows), self._claims_under_way()
+        return Counter({(name, key): active[name, key] + under_way for name in (PLAIN, CAPPED) for key in KEYS})
+
+    def capped(self, found: Counter[tuple[str, str]]) -> None:
+        """Let those go on whom a new cap found."""
+        for place, number in found.items():
+            self.allowed[place] = max(self.allowed.get(place, 0), number)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -254,6 +268,18 @@ class World:
     def live(self) -> list[UUID]:
         ends = {status.value for status in ENDED}
         return [task for task, row in self.look().tasks.items() if row["status"] not in ends]
+
+
+def _active(rows: Iterable[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
+    """Return how many count under the cap of each queue, key "", and of each key in it."""
+    active: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if row["status"] in RUNNING or row["status"] == TaskStatus.QUEUED:
+            if row["concurrency_key"]:
+                active[row["queue"], row["concurrency_key"]] += 1
+            if row["status"] in RUNNING or row["permit"]:
+                active[row["queue"], ""] += 1
+    return active
 
 
 def _check_past(before: Picture, now: Picture) -> None:

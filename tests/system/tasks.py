@@ -45,6 +45,18 @@ async def awork(history: str, seconds: float = 0.0) -> str:
     return value
 
 
+@task(queue="async", initial=0.05)
+async def abeside(history: str, until: str) -> str:
+    """Be there until that file is, or for a minute."""
+    note(history, "start")
+    end = time.monotonic() + 60
+    while not os.path.exists(until) and time.monotonic() < end:  # noqa: ASYNC240, PTH110 - a look that takes no time
+        await asyncio.sleep(0.02)
+    value = uuid.uuid4().hex
+    note(history, "end", value=value)
+    return value
+
+
 @task(queue="sync", initial=0.05)
 def fails(history: str) -> str:
     """Fail once, then succeed."""

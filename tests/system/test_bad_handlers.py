@@ -74,21 +74,26 @@ def send(world: World, tasks: Sequence[tuple[str, str, dict[str, Any]]], **said:
 
 
 def neighbours(
-    history: Path, sync: int = BESIDE_SYNC, beside: int = BESIDE_ASYNC, seconds: float = 0.6
+    history: Path, sync: int = BESIDE_SYNC, beside: int = BESIDE_ASYNC, until: Path | None = None
 ) -> list[tuple[str, str, dict[str, Any]]]:
-    """So many tasks that do nothing wrong; the async ones last long enough to be there when it happens."""
-    slow = ("tests.system.tasks:awork", "async", {"history": str(history), "seconds": seconds})
+    """So many tasks that do nothing wrong; the async ones last a moment, or until there is that file."""
+    slow = ("tests.system.tasks:awork", "async", {"history": str(history), "seconds": 0.6})
+    if until is not None:
+        slow = ("tests.system.tasks:abeside", "async", {"history": str(history), "until": str(until)})
     quick = ("tests.system.tasks:work", "sync", {"history": str(history), "seconds": 0.01})
     return [slow] * beside + [quick] * sync
 
 
 def run_beside(world: World, history: Path, bad: Bad) -> tuple[str, list[str]]:
-    """Start the async neighbours, then the bad one, then the sync neighbours; wait until all have ended."""
-    everybody = neighbours(history, seconds=bad.beside)
+    """Start the async neighbours, who stay until the bad one has ended once; then that one, then the sync ones."""
+    happened = history.with_suffix(".happened")
+    everybody = neighbours(history, until=happened)
     ids = send(world, everybody[:BESIDE_ASYNC])
     until(lambda: len([line for line in read(history) if line["word"] == "start"]) >= BESIDE_ASYNC, 15)
     [task] = send(world, [(f"tests.handlers:{bad.name}", "default", bad.payload)], priority="HIGH", **bad.said)
     ids += send(world, everybody[BESIDE_ASYNC:])
+    until(lambda: life(world, task)["causes"], 60)
+    happened.touch()
     world.ended([task, *ids], 60)
     return task, ids
 
@@ -125,15 +130,14 @@ class Bad:
     retries: int = 0
     crashes: int = 0
     error: str = ""
-    beside: float = 0.6  # how long its async neighbours last
     disturbs: bool = False  # its child goes, and what was in it is run again
 
     def __str__(self) -> str:
         return "-".join([self.name, *map(str, self.payload.values())])
 
 
-def dies(name: str, cause: str = "crash", error: str = "Crashed", beside: float = 0.6, **payload: Any) -> Bad:
-    return Bad(name, "QUARANTINED", [cause] * 2, payload, crashes=2, error=error, beside=beside, disturbs=True)
+def dies(name: str, cause: str = "crash", error: str = "Crashed", **payload: Any) -> Bad:
+    return Bad(name, "QUARANTINED", [cause] * 2, payload, crashes=2, error=error, disturbs=True)
 
 
 BADS = [
@@ -146,7 +150,7 @@ BADS = [
     dies("adie"),
     dies("segfault"),
     dies("asegfault"),
-    dies("eat", "out_of_memory", "OutOfMemory", beside=4.0, megabytes=4096, pause=0.005),
+    dies("eat", "out_of_memory", "OutOfMemory", megabytes=4096, pause=0.005),
     Bad("spin", "FAILED", ["timeout"] * 2, {}, {"timeout": 2.0, "max_attempts": 2}, retries=2, error="TimedOut"),
     Bad(
         "aspin",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +46,10 @@ def test_a_missing_setting_is_one_line_that_names_it() -> None:
         ("TASKFLOW_REDIS", "sometimes"),
         ("TASKFLOW_WORKER_CHILDREN", "-1"),
         ("TASKFLOW_LOG_LEVEL", "loud"),
+        ("TASKFLOW_ELECTION", "etcd"),
+        ("TASKFLOW_TRUSTED_PROXIES", "10.0.0.0/8, everybody"),
+        ("TASKFLOW_TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("TASKFLOW_POLL_SECONDS", "often"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it_without_its_value(
@@ -58,6 +63,14 @@ def test_a_wrong_setting_is_one_line_that_names_it_without_its_value(
     assert said.startswith(f"{variable} is wrong: ")
     assert "\n" not in said
     assert f" {wrong}" not in said
+
+
+def test_trusted_proxies_are_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.trusted_proxies == ()
+    monkeypatch.setenv("TASKFLOW_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.7,fd00::/8")
+    config.reload()
+    networks = tuple(map(ip_network, ("10.0.0.0/8", "192.0.2.7/32", "fd00::/8")))
+    assert settings.trusted_proxies == networks
 
 
 def test_a_mistake_in_one_setting_is_not_anothers_business(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Rate limits: the generic cell rate algorithm, as arithmetic.
 
 One number per key is kept, `tat`, the theoretical arrival time: the moment, in seconds, at which the whole allowance
-would be there again. `core/lua/rate.lua` is the same rule inside Redis; a test holds the two together.
+would be there again. `core/lua/rate.lua` is the same rule inside Redis, `core/sql/try_login.sql` inside PostgreSQL; a
+test holds them together.
 """
 
 from dataclasses import dataclass
@@ -47,3 +48,15 @@ def take(rate: Rate, tat: float, now: float, *, cost: int, want: int = 0) -> Ver
     granted = min(max(cost, want), free)
     after = start + granted * rate.interval
     return Verdict(granted=granted, tat=after, remaining=free - granted, reset=after - now, retry_after=0.0)
+
+
+def told(rate: Rate, *, granted: bool, reset: float) -> Verdict:
+    """Return the verdict on one unit of a store that keeps this rule by itself; `reset` as it is afterwards."""
+    credit = rate.period - min(max(reset, 0.0), rate.period)
+    return Verdict(
+        granted=int(granted),
+        tat=0.0,
+        remaining=int(credit / rate.interval + _ALMOST),
+        reset=reset,
+        retry_after=0.0 if granted else max(rate.interval - credit, 0.0),
+    )

@@ -3,7 +3,7 @@
 with beaten as (
     update workers
     set beat_seq = beat_seq + 1, beat_at = clock_timestamp(), free_sync = $2, free_async = $3
-    where id = $1 and state in ('alive', 'draining')
+    where id = $1 and state in ('alive', 'cordoned', 'draining')
     returning state
 )
 select beaten.state, asked.id, asked.attempt

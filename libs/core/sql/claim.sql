@@ -13,7 +13,7 @@ with wanted as (
 locked as (
     select wanted.place, found.*
     from wanted cross join lateral (
-        select tasks.id, tasks.payload_bytes
+        select tasks.id, tasks.payload_bytes, tasks.updated_at as queued_at
         from tasks
         left join queues on queues.name = tasks.queue
         where tasks.id = wanted.id
@@ -27,8 +27,8 @@ locked as (
     ) as found
 ),
 fitting as (
-    select id from (
-        select id, place, sum(payload_bytes) over (order by place) - payload_bytes as before from locked
+    select id, queued_at from (
+        select id, place, queued_at, sum(payload_bytes) over (order by place) - payload_bytes as before from locked
     ) as sized
     where before < $5
 ),
@@ -41,10 +41,15 @@ claimed as (
     returning tasks.id, tasks.attempt, tasks.type, tasks.payload::text as payload, tasks.queue,
               tasks.priority::text as priority, tasks.owner_id, tasks.timeout_seconds, tasks.max_attempts,
               tasks.retry_count, tasks.crash_count, tasks.worker_deaths, tasks.isolation, tasks.created_at,
-              tasks.started_at, tasks.seq
+              tasks.started_at, tasks.seq,
+              extract(epoch from tasks.started_at - fitting.queued_at)::float8 as waited
 ),
 told as (
     insert into task_events (task_id, event_type, created_at, attempt, claim, worker_id, started_at)
     select id, 'STARTED', started_at, attempt, $3, $2, started_at from claimed
 )
-select * from claimed
+-- The queue's defaults are for the worker: it alone knows what the task's definition says.
+select claimed.id, attempt, type, payload, queue, priority, owner_id, timeout_seconds, max_attempts, retry_count,
+       crash_count, worker_deaths, isolation, claimed.created_at, seq, queues.default_max_attempts,
+       queues.default_timeout_seconds, waited
+from claimed left join queues on queues.name = claimed.queue

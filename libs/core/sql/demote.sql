@@ -15,4 +15,4 @@ from misplaced
 where tasks.id = any (array[misplaced.id])
 returning tasks.id, tasks.status::text as status, 'QUEUED' as previous, tasks.queue, tasks.owner_id,
           tasks.concurrency_key, tasks.gated, tasks.priority::text as priority, tasks.type, tasks.attempt,
-          tasks.worker_id, tasks.seq
+          tasks.worker_id

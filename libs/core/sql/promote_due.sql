@@ -22,4 +22,4 @@ from placed
 where tasks.id = any (array[placed.id])
 returning tasks.id, tasks.status::text as status, 'PENDING' as previous, tasks.queue, tasks.owner_id,
           tasks.concurrency_key, tasks.gated, tasks.priority::text as priority, tasks.type, tasks.attempt,
-          tasks.worker_id, tasks.seq
+          tasks.worker_id

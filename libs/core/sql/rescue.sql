@@ -75,9 +75,11 @@ moved as (
               tasks.attempt, decided.lost_worker as worker_id, decided.lost_claim, decided.lost_start
 ),
 told as (
-    insert into task_events (task_id, event_type, attempt, claim, worker_id, started_at, cause)
-    select id, (case when status in ('QUEUED', 'PENDING') then 'RESCUED' else status end)::event_type, attempt,
-           lost_claim, worker_id, lost_start, 'worker_lost'
-    from moved
+    -- Why the worker died, when Kubernetes has said so already; later it is read from the worker's row.
+    insert into task_events (task_id, event_type, attempt, claim, worker_id, started_at, cause, message)
+    select moved.id, (case when status in ('QUEUED', 'PENDING') then 'RESCUED' else status end)::event_type, attempt,
+           lost_claim, worker_id, lost_start, 'worker_lost',
+           nullif(concat_ws(': ', workers.death ->> 'reason', nullif(workers.death ->> 'message', '')), '')
+    from moved left join workers on workers.id = moved.worker_id
 )
 select id, status, previous, queue, owner_id, concurrency_key, gated, priority, type, attempt, worker_id from moved

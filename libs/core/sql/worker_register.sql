@@ -1,10 +1,31 @@
 -- Introduce a worker; a second call with the same id renews what it can run. A dead id stays dead.
 -- $1 id  $2 name  $3 queues  $4 sync types  $5 async types  $6 sync slots  $7 async slots  $8 build  $9 pid  $10 facts
-insert into workers (id, name, queues, sync_types, async_types, sync_slots, async_slots, free_sync, free_async, build,
-                     pid, facts)
-values ($1, $2, $3, $4, $5, $6, $7, $6, $7, $8, $9, $10)
-on conflict (id) do update
-set queues = excluded.queues, sync_types = excluded.sync_types, async_types = excluded.async_types,
-    sync_slots = excluded.sync_slots, async_slots = excluded.async_slots
-where workers.state <> 'dead'
-returning state
+-- What it announces is kept for the time when its queues have no worker. Only when it is news: an old build that merely
+-- says again what it said must not overrule a newer one.
+with kinds as (
+    select array(select distinct kind from unnest($4::text[] || $5::text[]) as said (kind) order by kind) as types
+),
+known as (
+    select sync_types || async_types as types from workers where id = $1
+),
+registered as (
+    insert into workers (id, name, queues, sync_types, async_types, sync_slots, async_slots, free_sync, free_async,
+                         build, pid, facts)
+    values ($1, $2, $3, $4, $5, $6, $7, $6, $7, $8, $9, $10)
+    on conflict (id) do update
+    set queues = excluded.queues, sync_types = excluded.sync_types, async_types = excluded.async_types,
+        sync_slots = excluded.sync_slots, async_slots = excluded.async_slots
+    where workers.state <> 'dead'
+    returning state
+),
+told as (
+    insert into queue_types (queue, types)
+    select served.queue, kinds.types
+    from registered, kinds, (select distinct unnest($3::text[]) as queue) as served
+    where cardinality(kinds.types) > 0
+      and not exists (select from known where known.types = $4::text[] || $5::text[])
+    order by served.queue
+    on conflict (queue) do update set types = excluded.types, announced_at = clock_timestamp()
+    where queue_types.types <> excluded.types
+)
+select state from registered

@@ -40,3 +40,8 @@ async def release_lease(tx: Tx, name: str, holder: UUID) -> None:
 async def end_leaders(tx: Tx, prefix: str) -> list[str]:
     """End the sessions of former leaders, whose application_name begins with `prefix`; return their names."""
     return [row["name"] for row in await tx.fetch(statement("leaders_end"), prefix) if row["ended"]]
+
+
+async def epoch_now(tx: Tx, name: str) -> int:
+    """Return the epoch that leads `name`, 0 before the first. Only `guard` makes sure that it stays so."""
+    return int(await tx.fetchval("select coalesce(max(epoch), 0) from leader where name = $1", name))

@@ -4,6 +4,7 @@ Two leaders, a lost COMMIT or a paused one cannot exceed a cap: the count is tak
 statement of its own, and includes whatever the last holder committed.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 from core.domain.gates import GateKey, narrowest, room
@@ -14,28 +15,46 @@ from core.verbs import rows
 from core.verbs.leading import ADVISORY_CLASS, GATE_LOCK
 
 FIRST_KEY = GateKey(queue="", owner_id=-1, key="")
+_SIBLINGS = 200
 
 
 async def promote_gated(tx: Tx, keys: Sequence[GateKey], *, types: Sequence[str], most: int = 1000) -> list[Moved]:
-    """Let tasks of `keys` through as far as their caps allow, `most` of a key; only announced `types`."""
+    """Let tasks of `keys` through as far as their caps allow, `most` of a key; only announced `types`.
+
+    Room of a capped queue that they leave, because nothing waits there or may go, is offered to the other keys of
+    that queue; the turn goes on from the key that was given last.
+    """
     wanted = list(dict.fromkeys(keys))
     await tx.execute(statement("gate_lock"), ADVISORY_CLASS, GATE_LOCK)
+    moved, left = await _let_through(tx, wanted, types, most)
+    if left:
+        places = {key.queue: key for key in wanted if key.queue in left}
+        others = [key for key in await _siblings(tx, list(places.values())) if key not in set(wanted)]
+        moved += (await _let_through(tx, others, types, most))[0] if others else []
+    return moved
+
+
+async def _let_through(
+    tx: Tx, keys: Sequence[GateKey], types: Sequence[str], most: int
+) -> tuple[list[Moved], frozenset[str]]:
+    """Return what went through, and the capped queues that have room still."""
     counts = await tx.fetch(
-        statement("gate_count"),
-        [key.queue for key in wanted],
-        [key.owner_id for key in wanted],
-        [k.key for k in wanted],
+        statement("gate_count"), [key.queue for key in keys], [key.owner_id for key in keys], [key.key for key in keys]
     )
     open_gates: list[tuple[GateKey, int, int | None]] = []
+    left: Counter[str] = Counter()
     for row in counts:
         key = GateKey(queue=row["queue"], owner_id=row["owner_id"], key=row["key"])
         key_room = room(row["max_per_key"], row["key_active"]) if key.key else None
         queue_room = room(row["max_concurrent"], row["queue_active"])
-        free = 0 if row["paused"] else narrowest(key_room, queue_room, most=most)
-        if free:
+        if row["paused"]:
+            continue
+        if queue_room:
+            left[key.queue] = queue_room
+        if free := narrowest(key_room, queue_room, most=most):
             open_gates.append((key, free, queue_room))
     if not open_gates:
-        return []
+        return [], frozenset(left)
     found = await tx.fetch(
         statement("gate_promote"),
         [key.queue for key, _, _ in open_gates],
@@ -45,7 +64,21 @@ async def promote_gated(tx: Tx, keys: Sequence[GateKey], *, types: Sequence[str]
         list(types),
         [queue_room for _, _, queue_room in open_gates],
     )
-    return rows.moved(found)
+    moved = rows.moved(found)
+    left.subtract(row.queue for row in moved if row.queue in left)
+    return moved, frozenset(+left)
+
+
+async def _siblings(tx: Tx, places: Sequence[GateKey]) -> list[GateKey]:
+    """Return the keys that wait in the queues of `places`."""
+    found = await tx.fetch(
+        statement("gate_siblings"),
+        [key.queue for key in places],
+        [key.owner_id for key in places],
+        [key.key for key in places],
+        _SIBLINGS,
+    )
+    return [GateKey(queue=row["queue"], owner_id=row["owner_id"], key=row["key"]) for row in found]
 
 
 async def walk_gates(tx: Tx, after: GateKey = FIRST_KEY, limit: int = 500) -> list[GateKey]:

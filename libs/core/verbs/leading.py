@@ -18,7 +18,10 @@ from core.verbs.running import Candidate
 ADVISORY_CLASS = 0x7466  # "tf": the first key of every advisory lock of ours
 LEADER_LOCK = 1
 GATE_LOCK = 2
+OPERATOR_LOCK = 3
 LEADER = "scheduler"
+OPERATOR = "operator"
+_LOCKS = {LEADER: LEADER_LOCK, OPERATOR: OPERATOR_LOCK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,26 +47,27 @@ class Overdue:
     retry_count: int
 
 
-async def guard(tx: Tx, epoch: int) -> None:
-    """Make sure that `epoch` still leads, until this transaction ends. Raises Deposed.
+async def guard(tx: Tx, epoch: int, name: str = LEADER) -> None:
+    """Make sure that `epoch` still leads `name`, until this transaction ends. Raises Deposed.
 
     Two statements on purpose: the epoch must be read with a snapshot taken after the wait for the lock, or a woken
     ex-leader reads its own, stale epoch (reliability.md §2.4).
     """
-    await tx.execute("select pg_advisory_xact_lock_shared($1, $2)", ADVISORY_CLASS, LEADER_LOCK)
-    current = await tx.fetchval("select epoch from leader where name = $1", LEADER)
+    await tx.execute("select pg_advisory_xact_lock_shared($1, $2)", ADVISORY_CLASS, _LOCKS[name])
+    current = await tx.fetchval("select epoch from leader where name = $1", name)
     if current != epoch:
         message = f"epoch {epoch} leads no more, {current} does"
         raise Deposed(message)
 
 
-async def take_epoch(tx: Tx, holder: UUID) -> int:
-    """Become the leader: wait for the old leader's open transactions, then take the next epoch.
+async def take_epoch(tx: Tx, holder: UUID, name: str = LEADER) -> int:
+    """Become the leader of `name`: wait for the old leader's open transactions, then take the next epoch.
 
-    Bound the wait with the session's `statement_timeout`, not with `lock_timeout`.
+    Scheduler and operator have an epoch each, and a lock each. Bound the wait with the session's `statement_timeout`,
+    not with `lock_timeout`.
     """
-    await tx.execute("select pg_advisory_xact_lock($1, $2)", ADVISORY_CLASS, LEADER_LOCK)
-    return int(await tx.fetchval(statement("epoch_take"), LEADER, holder))
+    await tx.execute("select pg_advisory_xact_lock($1, $2)", ADVISORY_CLASS, _LOCKS[name])
+    return int(await tx.fetchval(statement("epoch_take"), name, holder))
 
 
 async def feed(tx: Tx, cursors: Sequence[Cursor]) -> list[Candidate]:

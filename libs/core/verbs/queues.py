@@ -32,6 +32,15 @@ async def depth(tx: Tx, queues: Sequence[str] | None = None, *, most: int = COUN
     return [Depth(**dict(row)) for row in found]
 
 
+async def depth_by_priority(tx: Tx, *, most: int = COUNT_MOST) -> dict[tuple[str, str, str], int]:
+    """Return how many tasks there are by (queue, status, priority), for PENDING, QUEUED and IN_PROGRESS, where any are.
+
+    CANCELLING counts as IN_PROGRESS. Counting what waits stops at `most` a queue and kind.
+    """
+    found = await tx.fetch(statement("depth_by_priority"), most)
+    return {(row["queue"], row["status"], row["priority"]): row["number"] for row in found}
+
+
 async def set_paused(tx: Tx, queue: str, *, paused: bool) -> None:
     """Pause or resume a queue: a paused one accepts tasks and starts none. Raises NotFound."""
     await _update(

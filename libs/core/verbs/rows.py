@@ -11,46 +11,21 @@ from core.domain.task import Claimed, Moved
 Row = Any  # asyncpg's Record: it ships no types
 
 
+_STATUSES = {status.value: status for status in TaskStatus}
+_PRIORITIES = {priority.value: priority for priority in PriorityType}
+
+
 def moved(rows: Iterable[Row]) -> list[Moved]:
-    """Return what a statement moved."""
+    """Return what a statement moved: its columns are the fields of Moved, in that order."""
     return [
-        Moved(
-            id=row["id"],
-            status=TaskStatus(row["status"]),
-            previous=TaskStatus(row["previous"]),
-            queue=row["queue"],
-            owner_id=row["owner_id"],
-            concurrency_key=row["concurrency_key"],
-            gated=row["gated"],
-            priority=PriorityType(row["priority"]),
-            type=row["type"],
-            attempt=row["attempt"],
-            worker_id=row["worker_id"],
-        )
-        for row in rows
+        Moved(task, _STATUSES[status], _STATUSES[previous], queue, owner, key, gated, _PRIORITIES[priority], *rest)
+        for task, status, previous, queue, owner, key, gated, priority, *rest in rows
     ]
 
 
 def claimed(rows: Iterable[Row], claim: UUID) -> list[Claimed]:
-    """Return the tasks held under `claim`."""
+    """Return the tasks held under `claim`: the columns are the fields of Claimed after it, in that order."""
     return [
-        Claimed(
-            id=row["id"],
-            attempt=row["attempt"],
-            claim=claim,
-            type=row["type"],
-            payload=row["payload"],
-            queue=row["queue"],
-            priority=PriorityType(row["priority"]),
-            owner_id=row["owner_id"],
-            timeout_seconds=row["timeout_seconds"],
-            max_attempts=row["max_attempts"],
-            retry_count=row["retry_count"],
-            crash_count=row["crash_count"],
-            worker_deaths=row["worker_deaths"],
-            isolation=row["isolation"],
-            created_at=row["created_at"],
-            seq=row["seq"],
-        )
-        for row in rows
+        Claimed(task, attempt, claim, kind, payload, queue, _PRIORITIES[priority], *rest)
+        for task, attempt, kind, payload, queue, priority, *rest in rows
     ]

@@ -6,6 +6,7 @@ Every write names (id, attempt, claim); a row that does not come back is no long
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import itemgetter
 from uuid import UUID
 
 import msgspec
@@ -85,8 +86,8 @@ async def claim(
     found = await tx.fetch(
         statement("claim"), list(ids), worker, claim, list(types), most_bytes, solo, FREE_WORKER_DEATHS
     )
-    place = {task: index for index, task in enumerate(ids)}
-    return sorted(rows.claimed(found, claim), key=lambda task: place[task.id])
+    claimed = {task.id: task for task in rows.claimed(found, claim)}
+    return [claimed.pop(task) for task in ids if task in claimed]  # once each, however often it was hinted
 
 
 async def claimed_under(tx: Tx, ids: Sequence[UUID], claim: UUID) -> list[Claimed]:
@@ -119,6 +120,7 @@ async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int, progres
     return Asked(
         alive=True,
         draining=found[0]["state"] == "draining",
+        cordoned=found[0]["state"] == "cordoned",
         cancelling=tuple((row["id"], row["attempt"]) for row in found if row["id"] is not None),
     )
 
@@ -144,34 +146,44 @@ _TARGETS = {cause: _targets(cause) for cause, moves in TABLE.items() if TaskStat
 
 
 async def finish(tx: Tx, endings: Sequence[Ending]) -> list[Moved]:
-    """End attempts. What does not come back was fenced: it is no longer the caller's to end."""
-    ordered = sorted(endings, key=lambda ending: ending.id)
-    targets = [_TARGETS[ending.cause] for ending in ordered]
-    found = await tx.fetch(
-        statement("finish"),
-        [ending.id for ending in ordered],
-        [ending.attempt for ending in ordered],
-        [ending.claim for ending in ordered],
-        [free for free, _, _ in targets],
-        [gated for _, gated, _ in targets],
-        [cancelling for _, _, cancelling in targets],
-        [ending.result for ending in ordered],
-        [ending.error for ending in ordered],
-        [ending.delay for ending in ordered],
-        [ending.failures for ending in ordered],
-        [ending.crashes for ending in ordered],
-        [ending.isolation for ending in ordered],
-        [ending.reason.value for ending in ordered],
-    )
-    moved = rows.moved(found)
-    # Not of a row that did not move: it may have moved in a first send whose answer was lost, its logs with it.
-    came = {(row.id, row.attempt) for row in moved}
-    chunks = [
-        LogChunk(id=e.id, attempt=e.attempt, text=e.logs) for e in ordered if e.logs and (e.id, e.attempt) in came
-    ]
-    if chunks:
-        await append_logs(tx, chunks)
+    """End attempts. What does not come back was fenced: it is no longer the caller's to end.
+
+    Most attempts simply return, and go by a statement that is made for them. What that one leaves, and every other
+    ending, goes by the general one, in a second statement: a caller who wants all or nothing opens a transaction.
+    """
+    ordered = sorted(endings, key=itemgetter(0))
+    moved = await _succeed(tx, [ending for ending in ordered if ending.reason is Reason.RETURNED])
+    if len(moved) < len(ordered):
+        came = {(row.id, row.attempt) for row in moved}
+        moved += await _finish(tx, [ending for ending in ordered if (ending.id, ending.attempt) not in came])
+    if logged := [ending for ending in ordered if ending.logs]:
+        # Not of a row that did not move: it may have moved in a first send whose answer was lost, its logs with it.
+        came = {(row.id, row.attempt) for row in moved}
+        chunks = [LogChunk(id=e.id, attempt=e.attempt, text=e.logs or "") for e in logged if (e.id, e.attempt) in came]
+        if chunks:
+            await append_logs(tx, chunks)
     return moved
+
+
+async def _succeed(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
+    if not ordered:
+        return []
+    ids, attempts, claims, _, _, results, *_ = zip(*ordered, strict=True)
+    return rows.moved(await tx.fetch(statement("succeed"), ids, attempts, claims, results))
+
+
+async def _finish(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
+    if not ordered:
+        return []
+    ids, attempts, claims, causes, reasons, results, errors, delays, failures, crashes, isolations, _ = zip(
+        *ordered, strict=True
+    )
+    free, gated, cancelling = zip(*map(_TARGETS.__getitem__, causes), strict=True)
+    found = await tx.fetch(
+        statement("finish"), ids, attempts, claims, free, gated, cancelling, results, errors, delays, failures, crashes,
+        isolations, reasons,
+    )  # fmt: skip
+    return rows.moved(found)
 
 
 async def ended_under(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, UUID]]:

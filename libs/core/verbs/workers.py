@@ -11,6 +11,8 @@ from core.domain.task import WorkerFace
 from core.pool import Tx
 from core.sql import statement
 
+DEATH_SECONDS = 30 * 86400.0  # why a worker died is told with its attempts, which are looked at for weeks
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRow:
@@ -52,7 +54,7 @@ async def register_worker(tx: Tx, face: WorkerFace) -> bool:
 
 
 async def drain_worker(tx: Tx, worker: UUID) -> bool:
-    """Cordon a worker: it keeps what it runs and claims nothing more. False when it is dead already."""
+    """Let a worker leave: it keeps what it runs and claims nothing more, for ever. False when it is dead already."""
     return await tx.fetchval(statement("worker_state"), worker, "draining") is not None
 
 
@@ -72,5 +74,5 @@ async def live_workers(tx: Tx) -> list[WorkerRow]:
 
 
 async def forget_workers(tx: Tx, *, age: float, limit: int = 500) -> None:
-    """Delete the rows of workers dead for `age` seconds that hold nothing."""
-    await tx.execute(statement("workers_forget"), age, limit)
+    """Delete the rows of workers dead for `age` seconds that hold nothing; with a cause of death, after 30 days."""
+    await tx.execute(statement("workers_forget"), age, limit, DEATH_SECONDS)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sized
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from uuid import UUID
 
 from taskflow_queue.errors import SettingError
 from taskflow_queue.protocol import MOST_LOGS
@@ -26,7 +28,9 @@ class Context:
     """The running attempt of a task, as `current()` gives it to the task's own code."""
 
     __slots__ = (
+        "_created",
         "_fraction",
+        "_id",
         "_marked",
         "_note",
         "_parts",
@@ -34,35 +38,36 @@ class Context:
         "_tell",
         "attempt",
         "cancel_wanted",
-        "created_at",
         "ended",
         "priority",
         "queue",
         "retry_count",
-        "task_id",
         "type",
     )
 
     def __init__(
         self,
         *,
-        task_id: str,
+        task_id: str | bytes,
         attempt: int,
         type: str,  # noqa: A002 - the product's word
         queue: str = "default",
         priority: str = "NORMAL",
         retry_count: int = 0,
-        created_at: str = "",
+        created_at: float = 0.0,
         tell: Callable[[], None] | None = None,
     ) -> None:
-        """`tell` is called, from any thread, when there is something new to take."""
-        self.task_id = task_id
+        """`tell` is called, from any thread, when there is something new to take. The 16 bytes of an id will do.
+
+        `created_at` is in seconds since 1970.
+        """
+        self._id = task_id
         self.attempt = attempt
         self.type = type
         self.queue = queue
         self.priority = priority
         self.retry_count = retry_count
-        self.created_at = created_at
+        self._created = created_at
         self.cancel_wanted = False
         self.ended = False
         self._tell = tell
@@ -71,6 +76,18 @@ class Context:
         self._note = ""
         self._parts: list[str] = []
         self._room = MOST_LOGS
+
+    @property
+    def task_id(self) -> str:
+        """The id of the task, the same in all attempts."""
+        if isinstance(self._id, bytes):  # most tasks never ask, and writing it costs as much as starting one
+            self._id = str(UUID(bytes=self._id))
+        return self._id
+
+    @property
+    def created_at(self) -> str:
+        """When the task was submitted, in UTC and ISO 8601."""
+        return datetime.fromtimestamp(self._created, UTC).isoformat()
 
     @property
     def idempotency_key(self) -> str:

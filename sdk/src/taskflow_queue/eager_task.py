@@ -7,7 +7,6 @@ import contextvars
 import json
 import threading
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -18,6 +17,8 @@ from taskflow_queue.protocol import Done, Run
 from taskflow_queue.retry import Failure, RetryPolicy, decide
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from taskflow_queue.task import Task
 
 # The moves of core.domain.lifecycle that a queue without gates and without crashes needs: {cause: {from: to}}.
@@ -154,7 +155,7 @@ def run(task: Task[..., Any], row: EagerTask) -> Done:
         queue=row.queue,
         priority=row.priority,
         retry_count=row.retry_count,
-        created_at=row.created_at.astimezone(UTC).isoformat(),
+        created_at=row.created_at.timestamp(),
     )
     context = row.context = Context(
         task_id=row.id,

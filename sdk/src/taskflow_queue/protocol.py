@@ -7,6 +7,7 @@ side names the version, and fields are only ever added at the end.
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
@@ -17,12 +18,15 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 FD_VARIABLE: Final = "TASKFLOW_FD"  # where a child finds its end of the socket pair
 PARENT_VARIABLE: Final = "TASKFLOW_PARENT"  # the supervisor's process id: a child with another parent is an orphan
-MEMORY_VARIABLE: Final = "TASKFLOW_MEMORY_MB"  # what a child may use; it sets itself a wall at a multiple of it
+MEMORY_VARIABLE: Final = "TASKFLOW_MEMORY_MB"  # what a child may use, 0 for no limit
+MARK_VARIABLE: Final = "TASKFLOW_MARK_FD"  # where a child notes which sync task it has begun: see MARK
+WALL_VARIABLE: Final = "TASKFLOW_MEMORY_WALL_MB"  # where its own allocations shall fail; unset, at a multiple of that
 MOST_FRAME: Final = 16 * 1024 * 1024  # bytes; a batch above that is sent as several frames
 MOST_RESULT: Final = 1024 * 1024  # bytes of JSON
 MOST_LOGS: Final = 64 * 1024  # characters an attempt
 MOST_MESSAGE: Final = 4_000  # characters of an error's message
 MOST_TRACEBACK: Final = 16_000
+MARK: Final = struct.Struct("16sq")  # in memory that both sides share: id and attempt of the last sync task begun
 _PREFIX: Final = 4
 
 
@@ -42,7 +46,10 @@ class Hello(Message, frozen=True):
 
 
 class Run(Message, frozen=True):
-    """Run a task. `payload` is JSON, `id` are the 16 bytes of a UUID; a child never learns the claim."""
+    """Run a task. `payload` is JSON, `id` are the 16 bytes of a UUID; a child never learns the claim.
+
+    `created_at` is in seconds since 1970.
+    """
 
     id: bytes
     attempt: int
@@ -53,7 +60,7 @@ class Run(Message, frozen=True):
     queue: str = "default"
     priority: str = "NORMAL"
     retry_count: int = 0
-    created_at: str = ""
+    created_at: float = 0.0
 
 
 class Cancel(Message, frozen=True):
@@ -64,6 +71,10 @@ class Cancel(Message, frozen=True):
 
     id: bytes
     attempt: int
+
+
+class Recall(Message, frozen=True):
+    """Give back the sync tasks that have not begun, as "released": the one before them takes long."""
 
 
 class Stop(Message, frozen=True):
@@ -110,8 +121,10 @@ class Broken(Message, frozen=True):
 class Done(Message, frozen=True):
     """How an attempt ended.
 
-    `kind` is returned, raised, timed_out, cancelled, later (RetryLater) or rejected (its result cannot be kept).
-    `fatal` says that give_up_on or retry_on forbid another attempt.
+    `kind` is returned, raised, timed_out, cancelled, later (RetryLater), rejected (its result cannot be kept),
+    released (a sync task that was recalled before it began) or out_of_memory (it ran into the wall of its process,
+    which is of no use any more).
+    `fatal` says that give_up_on or retry_on forbid another attempt; `seconds` is how long the handler ran.
     """
 
     id: bytes
@@ -124,6 +137,7 @@ class Done(Message, frozen=True):
     fatal: bool = False
     later: float | None = None
     logs: str = ""
+    seconds: float = 0.0
 
 
 class Progress(Message, frozen=True):
@@ -149,7 +163,7 @@ class Pong(Message, frozen=True):
     n: int
 
 
-ToChild: TypeAlias = Hello | Run | Cancel | Stop | Ping
+ToChild: TypeAlias = Hello | Run | Cancel | Recall | Stop | Ping
 ToSupervisor: TypeAlias = Ready | Broken | Done | Progress | Logs | Pong
 
 

@@ -26,6 +26,7 @@ from taskflow_queue.task import Task, registry
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 _TELL_SECONDS: Final = 0.25  # progress and logs of running tasks are told at most this often
 _READ: Final = 256 * 1024
@@ -34,7 +35,13 @@ _READ: Final = 256 * 1024
 class Runner(asyncio.Protocol):
     """The child's end of the socket, and what runs behind it. Everything here is the loop's thread, unless it says."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tasks: dict[str, Task[..., Any]]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tasks: dict[str, Task[..., Any]],
+        mark: Callable[[bytes, int], None] = lambda _id, _attempt: None,
+    ) -> None:
+        """`mark` notes which sync task has begun."""
         self._loop = loop
         self._tasks = tasks
         self._decoder = wire.ChildDecoder()
@@ -44,7 +51,7 @@ class Runner(asyncio.Protocol):
         self._news: deque[Attempt] = deque()
         self._telling = False
         self._stopping = False
-        self.sync_lane = SyncLane(self._ended_elsewhere)
+        self.sync_lane = SyncLane(mark, self._sync_began, self._sync_ended)
         self._async_lane = AsyncLane(loop, self._ended)
 
     # ── the socket ──
@@ -63,6 +70,8 @@ class Runner(asyncio.Protocol):
                     self._cancel((message.id, message.attempt))
                 case wire.Ping():
                     self._send(wire.Pong(message.n))
+                case wire.Recall():
+                    self._recall()
                 case wire.Stop():
                     self._stopping = True
                     self._exit_when_idle()
@@ -98,15 +107,26 @@ class Runner(asyncio.Protocol):
             return
         attempt = Attempt(run, task, self._tell)
         self._attempts[attempt.key] = attempt
-        if run.timeout is not None or run.soft_timeout is not None:
+        if task.is_async:
+            if limited(run):
+                self._limit(attempt)
+            self._async_lane.start(attempt)
+        else:
+            self.sync_lane.put(attempt)
+
+    def _recall(self) -> None:
+        waiting = [attempt for attempt in self._attempts.values() if not attempt.task.is_async and attempt.take()]
+        for attempt in waiting:
+            self._ended(attempt, outcomes.released(attempt.run))
+
+    def _limit(self, attempt: Attempt) -> None:
+        """Let its limits run from now on; a sync one may have ended before this thread has come to it."""
+        run = attempt.run
+        if not attempt.context.ended:
             limits = ((run.soft_timeout, self._soft_limit), (run.timeout, self._hard_limit))
             attempt.timers = tuple(
                 self._loop.call_later(seconds, reached, attempt) for seconds, reached in limits if seconds is not None
             )
-        if task.is_async:
-            self._async_lane.start(attempt)
-        else:
-            self.sync_lane.put(attempt)
 
     def _soft_limit(self, attempt: Attempt) -> None:
         if attempt.task.is_async:
@@ -132,9 +152,18 @@ class Runner(asyncio.Protocol):
         else:
             attempt.interrupt = Cancelled  # raised when a SIGTERM follows; until then it was asked kindly
 
-    def _ended_elsewhere(self, attempt: Attempt, done: wire.Done) -> None:
-        """Take the end of a sync task over from the main thread."""
-        self._loop.call_soon_threadsafe(self._ended, attempt, done)
+    def _sync_began(self, attempt: Attempt) -> None:
+        """A sync task begins: its time runs from here. In the main thread."""
+        if limited(attempt.run):
+            self._loop.call_soon_threadsafe(self._limit, attempt)
+
+    def _sync_ended(self) -> None:
+        """Have the ends of sync tasks taken over. In the main thread."""
+        self._loop.call_soon_threadsafe(self._take_ends)
+
+    def _take_ends(self) -> None:
+        for attempt, done in self.sync_lane.ends():
+            self._ended(attempt, done)
 
     def _ended(self, attempt: Attempt, done: wire.Done) -> None:
         for timer in attempt.timers:
@@ -167,6 +196,11 @@ class Runner(asyncio.Protocol):
                 self._send(wire.Progress(*key, fraction, outcomes.clean(note, len(note))))
             if text := context.take_logs():
                 self._send(wire.Logs(*key, outcomes.clean(text, 2 * wire.MOST_LOGS)))
+
+
+def limited(run: wire.Run) -> bool:
+    """Whether a task has a time limit."""
+    return run.timeout is not None or run.soft_timeout is not None
 
 
 def _definition(task: Task[..., Any]) -> wire.Definition:
@@ -227,8 +261,10 @@ def _serve(loop: asyncio.AbstractEventLoop, runner: Runner, end: socket.socket) 
 def main() -> None:
     """Run until the supervisor goes away."""
     end = runner_guard.connect()
+    mark = runner_guard.marker()
     runner_guard.die_with_parent()
     runner_guard.wall_in()
+    runner_guard.go_first()
     runner_logs.install()
     hello = _hello(end)
     try:
@@ -238,7 +274,7 @@ def main() -> None:
         os._exit(1)
     end.sendall(wire.encode([wire.Ready(wire.VERSION, [_definition(task) for task in tasks.values()], os.getpid())]))
     loop = _new_loop()
-    runner = Runner(loop, tasks)
+    runner = Runner(loop, tasks, mark)
     end.settimeout(0)
     threading.Thread(target=_serve, args=(loop, runner, end), name="taskflow-loop", daemon=True).start()
     runner.sync_lane.serve()

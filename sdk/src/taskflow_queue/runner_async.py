@@ -48,7 +48,7 @@ class AsyncLane:
 
     async def _guard(self, attempt: Attempt) -> None:
         """Run the handler and tell its end; nothing leaves this coroutine, whatever the handler raises."""
-        attempt.started = True
+        attempt.begin()
         try:
             if attempt.stopped is not None:
                 raise asyncio.CancelledError  # noqa: TRY301 - the same end as a cancel a moment later

@@ -33,10 +33,10 @@ def clean(text: str, most: int) -> str:
     return _FOREIGN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def returned(run: Run, value: Any, logs: str) -> Done:
-    """Return the Done of a handler that came back with `value`."""
+def returned(run: Run, value: Any, logs: str, seconds: float = 0.0) -> Done:
+    """Return the Done of a handler that came back with `value` after so many `seconds`."""
     if value is None:
-        return Done(run.id, run.attempt, "returned", _NULL, logs=logs)
+        return Done(run.id, run.attempt, "returned", _NULL, logs=logs, seconds=seconds)
     try:
         result = calls.encode(value, what="result", most=MOST_RESULT)
     except BaseException as wrong:  # noqa: BLE001 - a __str__ or a __len__ of the user's may raise anything
@@ -48,8 +48,9 @@ def returned(run: Run, value: Any, logs: str) -> Done:
             message=message_of(wrong),
             fatal=True,
             logs=logs,
+            seconds=seconds,
         )
-    return Done(run.id, run.attempt, "returned", result, logs=logs)
+    return Done(run.id, run.attempt, "returned", result, logs=logs, seconds=seconds)
 
 
 def failed(
@@ -57,6 +58,7 @@ def failed(
     error: BaseException,
     logs: str,
     *,
+    seconds: float = 0.0,
     stopped: str | None = None,
     gives_up: Callable[[BaseException], bool] | None = None,
 ) -> Done:
@@ -66,7 +68,16 @@ def failed(
             f"it ran longer than its time limit of {run.timeout:g} s" if run.timeout and stopped == "timed_out" else ""
         )
         name = "TimedOut" if stopped == "timed_out" else "Cancelled"
-        return Done(run.id, run.attempt, stopped, error_type=name, message=said, traceback=trace_of(error), logs=logs)
+        return Done(
+            run.id,
+            run.attempt,
+            stopped,
+            error_type=name,
+            message=said,
+            traceback=trace_of(error),
+            logs=logs,
+            seconds=seconds,
+        )
     kind, later = ("timed_out", None) if isinstance(error, SoftTimeout) else ("raised", None)
     if isinstance(error, RetryLater) and (later := _seconds(error)) is not None:
         kind = "later"
@@ -80,7 +91,13 @@ def failed(
         fatal=kind != "later" and _asks(gives_up, error),
         later=later,
         logs=logs,
+        seconds=seconds,
     )
+
+
+def released(run: Run) -> Done:
+    """Return the Done of a task that was recalled before it began."""
+    return Done(run.id, run.attempt, "released")
 
 
 def refused(run: Run, message: str, *, fatal: bool) -> Done:

@@ -1,13 +1,15 @@
 """Sync tasks, one at a time, in the main thread of the child.
 
 The main thread on purpose: only there does a signal interrupt a blocking system call, so that a time limit or a
-cancel reaches a handler that sleeps or reads a socket. The loop of the child lives in the other thread.
+cancel reaches a handler that sleeps or reads a socket. The loop of the child lives in the other thread; the two meet
+once for whatever has ended in between, because waking the other costs more than a short task.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections import deque
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +20,7 @@ from taskflow_queue.context import enter, leave
 from taskflow_queue.errors import Cancelled, TimedOut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     from taskflow_queue.protocol import Done
@@ -31,10 +33,16 @@ _decode = msgspec.json.decode
 class SyncLane:
     """The queue before the main thread, and the way to interrupt what it runs."""
 
-    def __init__(self, ended: Callable[[Attempt, Done], None]) -> None:
-        """`ended` is called in the main thread."""
+    def __init__(
+        self, mark: Callable[[bytes, int], None], began: Callable[[Attempt], None], ended: Callable[[], None]
+    ) -> None:
+        """All are called in the main thread: `mark` and `began` before a task, `ended` when there is an end to take."""
+        self._mark = mark
+        self._began = began
         self._ended = ended
         self._waiting: SimpleQueue[Attempt] = SimpleQueue()
+        self._ends: deque[tuple[Attempt, Done]] = deque()
+        self._told = False
         self._armed: Attempt | None = None  # the one whose code runs right now, and may be interrupted
         self._main = threading.main_thread().ident or 0
 
@@ -47,14 +55,25 @@ class SyncLane:
         attempt.interrupt = error
         signal.pthread_kill(self._main, _SIGNAL)
 
+    def ends(self) -> Iterator[tuple[Attempt, Done]]:
+        """Take what has ended; from the other thread."""
+        self._told = False  # first, so that what ends from here on is told again
+        while self._ends:
+            yield self._ends.popleft()
+
     def serve(self) -> None:
         """Run what comes, for ever; only in the main thread."""
         for number in (_SIGNAL, signal.SIGINT):
             signal.signal(number, self._on_signal)
         while True:
             attempt = self._waiting.get()
-            done = self._run(attempt)
-            self._ended(attempt, done)
+            if attempt.take():
+                self._mark(*attempt.key)
+                self._began(attempt)
+                self._ends.append((attempt, self._run(attempt)))
+                if not self._told:
+                    self._told = True
+                    self._ended()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         """Raise in the handler what it was to be interrupted with; a signal for one that has ended is nothing."""
@@ -78,7 +97,7 @@ class SyncLane:
             # The signal may fall anywhere between these lines; until `_armed` is None again it raises here, and
             # `_run` tells it as what interrupted the handler.
             self._armed = attempt
-            attempt.started = True
+            attempt.begin()
             if attempt.stopped is not None:
                 raise TimedOut if attempt.stopped == "timed_out" else Cancelled
             value = attempt.task.function(*args, **kwargs)

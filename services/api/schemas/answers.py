@@ -57,6 +57,7 @@ _ATTEMPT: dict[str, Any] = {
     "ended_as": None,
     "cause": None,
     "error": None,
+    "death": None,
 }
 _LOG: dict[str, Any] = {"id": 7, "attempt": 1, "created_at": _MOMENT, "text": "reading README.md\n"}
 
@@ -183,6 +184,13 @@ class EventsOut(Out):
     events: list[EventOut]
 
 
+class DeathOut(Out):
+    """Why a worker died, as Kubernetes says it: `reason` is a word, as OOMKilled or Evicted."""
+
+    reason: str
+    message: str
+
+
 class AttemptOut(Out):
     """One start of a task and what it came to; the ending is null while it runs."""
 
@@ -193,6 +201,7 @@ class AttemptOut(Out):
     ended_as: str | None
     cause: str | None
     error: ErrorOut | None
+    death: DeathOut | None = Field(description="Why its worker died, where that ended it and somebody knows.")
 
 
 class AttemptsOut(Out):

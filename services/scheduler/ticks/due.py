@@ -13,7 +13,8 @@ LIMIT = 1000
 
 
 async def tick(ctx: Context) -> int:
-    """Promote one batch."""
+    """Promote one batch; who has no worker yet gets one."""
     async with ctx.leading() as tx:
         moved = await queue.promote_due(tx, LIMIT)
+    await ctx.waker.tell({row.queue for row in moved})
     return ctx.moved(moved)

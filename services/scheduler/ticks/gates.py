@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core import housekeeping
 from core import queue_manager as queue
+from core.errors import Unavailable
 from services.scheduler.context import BLIND_WALK_SECONDS, WALK_SECONDS
 
 if TYPE_CHECKING:
@@ -19,16 +19,18 @@ BATCH = 100  # keys of one transaction: the gate's lock is exclusive
 async def tick(ctx: Context) -> int:
     """Look at the keys there are; how many tasks were let through."""
     keys = dict.fromkeys([*ctx.desk.take(), *await ctx.refs.drain_gates()])
-    async with ctx.term.db.connection() as tx:
-        keys = dict.fromkeys(await housekeeping.with_siblings(tx, list(keys), ctx.feeder.capped))
     keys |= dict.fromkeys(await _walk(ctx))
     if not ctx.announced:
         return 0  # nobody could run them; the walk finds them when somebody can
     wanted = list(keys)
     done = 0
     for at in range(0, len(wanted), BATCH):
-        async with ctx.leading() as tx:
-            moved = await queue.promote_gated(tx, wanted[at : at + BATCH], types=sorted(ctx.announced))
+        try:
+            async with ctx.leading() as tx:
+                moved = await queue.promote_gated(tx, wanted[at : at + BATCH], types=sorted(ctx.announced))
+        except Unavailable:
+            ctx.desk.put_back(wanted[at:])  # they were brought once, and the walk may be ten seconds away
+            raise
         done += ctx.moved(moved)
     return done
 

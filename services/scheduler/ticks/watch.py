@@ -49,5 +49,5 @@ def _learn(ctx: Context, workers: list[queue.WorkerRow]) -> None:
         ctx.nudge("feed")
     ctx.capable.step(ctx.clock.monotonic(), announced)
     states = Counter(worker.state for worker in workers)
-    for state in ("alive", "draining"):
+    for state in ("alive", "cordoned", "draining"):
         telemetry.metrics().workers.labels(state).set(states[state])

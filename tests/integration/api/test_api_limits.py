@@ -4,17 +4,20 @@ import asyncio
 import os
 import signal
 from contextlib import contextmanager
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
 
 from core import config, embedded
+from core import queue_manager as queue
 from core.clock import SystemClock
 from core.domain.limits import Rate, take
 from core.errors import Throttled
-from core.limits import _RATE, BothLimiter, Limiter, refuse
+from core.limits import _RATE, Limiter, Tries, refuse
+from core.pool import Database
 from core.redis_client import Server, get_redis, get_redis_client
-from tests.integration.api.conftest import PASSWORD
+from tests.integration.api.conftest import PASSWORD, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -82,6 +85,32 @@ async def test_guessing_passwords_ends_soon_whatever_the_headers_say(api: Api) -
         assert codes[:5] == [401] * 5
         assert set(codes[5:]) == {429}
         assert int(answer.headers["retry-after"]) <= 60
+        async with running() as another:  # nor does another process, which has seen nothing yet
+            assert (await another.anonymous.post("/v1/auth/token", json=guess)).status_code == 429
+
+
+async def test_a_trusted_proxy_says_who_asks_and_what_its_clients_say_counts_for_nothing(api: Api) -> None:
+    peer = ip_network("127.0.0.1/32")  # what the test's transport calls itself
+
+    async def guess(client: str, claimed: str) -> int:
+        headers = [("x-forwarded-for", claimed), ("x-forwarded-for", client)]
+        someone = {"username": f"nobody-{claimed}", "password": "guess it"}
+        return (await api.anonymous.post("/v1/auth/token", json=someone, headers=headers)).status_code
+
+    with config.override(rate_limit_auth_per_minute=3, trusted_proxies=(peer,)):
+        register = {"username": "ada", "email": "ada@example.org", "password": PASSWORD}
+        for _ in range(3):
+            await api.anonymous.post("/v1/auth/register", json=register, headers={"x-forwarded-for": "198.51.100.1"})
+        again = await api.anonymous.post(
+            "/v1/auth/register", json=register, headers={"x-forwarded-for": "198.51.100.1"}
+        )
+        assert again.status_code == 429
+        other = await api.anonymous.post(
+            "/v1/auth/register", json=register, headers={"x-forwarded-for": "198.51.100.2"}
+        )
+        assert other.status_code == 409
+        codes = [await guess("203.0.113.5", f"10.0.0.{number}") for number in range(6)]
+        assert codes == [401] * 3 + [429] * 3
 
 
 async def test_guessing_keys_ends_soon_and_the_right_key_still_works(api: Api) -> None:
@@ -116,6 +145,60 @@ async def test_the_script_in_redis_and_the_arithmetic_agree(high: Server) -> Non
         assert (said[0], said[1]) == (mine.granted, mine.remaining), turn
         assert said[2] / 1e6 == pytest.approx(mine.reset, abs=1.0)
         assert said[3] / 1e6 == pytest.approx(mine.retry_after, abs=1.0)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with Database(database_url, name="tf-test", size=4) as made:
+        yield made
+
+
+async def test_the_statement_in_postgresql_and_the_arithmetic_agree(database: Database) -> None:
+    rate = Rate(limit=7, period=700.0)  # slow, so that the time between two calls changes nothing
+    tat = 0.0
+    for turn in range(10):
+        said = await Tries(database).take("one", rate)  # of a new process each time
+        mine = take(rate, tat, 0.0, cost=1)
+        tat = mine.tat
+        assert (said.granted, said.remaining) == (mine.granted, mine.remaining), turn
+        assert said.reset == pytest.approx(mine.reset, abs=5.0)
+        assert said.retry_after == pytest.approx(mine.retry_after, abs=5.0)
+    assert (said.granted, (await Tries(database).take("another", rate)).granted) == (0, 1)
+
+
+async def test_tries_come_back_with_time_and_another_clock_locks_nobody_out(database: Database) -> None:
+    rate = Rate(limit=3, period=60.0)
+
+    async def tries(number: int) -> int:
+        return sum([(await Tries(database).take("one", rate)).granted for _ in range(number)])
+
+    async def move(seconds: float) -> None:
+        async with database.connection() as tx:
+            await tx.execute("update login_tries set whole_at = whole_at + make_interval(secs => $1)", seconds)
+
+    assert await tries(5) == 3
+    await move(-20.5)  # as if so much time had gone by
+    assert await tries(3) == 1
+    await move(-3600.0)
+    assert await tries(5) == 3
+    await move(3600.0)  # as if the clock had been put back
+    assert await tries(3) == 1
+    await move(-60.0)
+    async with database.begin() as tx:
+        await queue.purge(tx, 10)
+        assert await tx.fetchval("select count(*) from login_tries") == 0
+
+
+async def test_tries_at_the_same_moment_share_one_allowance(database: Database) -> None:
+    rate = Rate(limit=5, period=600.0)
+    verdicts = await asyncio.gather(*(Tries(database).take("one", rate) for _ in range(20)))
+    assert sum(verdict.granted for verdict in verdicts) == 5
+
+
+async def test_without_postgresql_guesses_are_counted_here() -> None:
+    async with Database("postgresql://nobody@127.0.0.1:1/none", name="tf-test") as nowhere:
+        tries = Tries(nowhere, Clock())
+        assert [(await tries.take("one", Rate(2, 600.0))).granted for _ in range(3)] == [1, 1, 0]
 
 
 async def test_two_processes_share_one_allowance(high: Server) -> None:
@@ -161,8 +244,6 @@ async def test_without_redis_a_bucket_of_our_own_decides() -> None:
     assert [(await limiter.take("a", rate)).granted for _ in range(4)] == [1, 1, 1, 0]
     clock.at += 10.0
     assert [(await limiter.take("a", rate)).granted for _ in range(2)] == [1, 0]
-    both = BothLimiter(Limiter(None, clock), clock)
-    assert [(await both.take("b", rate)).granted for _ in range(4)] == [1, 1, 1, 0]
 
 
 async def test_a_redis_without_memory_refuses_nobody(api: Api, redis_servers: Servers) -> None:

@@ -73,7 +73,7 @@ def test_what_charges_what(  # noqa: PLR0917 - a table has columns
     crashes: int,
     isolation: int,
 ) -> None:
-    task = replace(TASK, retry_count=failures_before, crash_count=crashes_before)
+    task = TASK._replace(retry_count=failures_before, crash_count=crashes_before)
     ending = charge(task, POLICY, outcome, rand=0.5)
     assert (ending.cause, ending.reason, ending.failures, ending.crashes, ending.isolation) == (
         cause,
@@ -95,7 +95,7 @@ outcomes = st.builds(
     company=st.integers(1, 1000),
 )
 tasks = st.builds(
-    lambda retries, crashes, isolation: replace(TASK, retry_count=retries, crash_count=crashes, isolation=isolation),
+    lambda retries, crashes, isolation: TASK._replace(retry_count=retries, crash_count=crashes, isolation=isolation),
     st.integers(0, 10),
     st.integers(0, 5),
     st.integers(0, 100),
@@ -140,7 +140,7 @@ def test_a_task_that_always_fails_ends_after_its_attempts(policy: RetryPolicy, r
     policy = replace(policy, max_attempts=most)
     task, count = TASK, 0
     while (ending := charge(task, policy, Outcome(kind=Kind.RAISED), rand=rand)).cause is Cause.RETRY:
-        task, count = replace(task, retry_count=task.retry_count + ending.failures), count + 1
+        task, count = task._replace(retry_count=task.retry_count + ending.failures), count + 1
         assert ending.delay <= policy.cap
     assert count == most - 1
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from services.worker.memory import OomCounter, resident_bytes
+from services.worker.memory import OomCounter, used_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,5 +42,5 @@ def test_where_there_is_no_counter_nothing_is_known(tmp_path: Path) -> None:
 
 
 def test_the_memory_of_a_process_that_is_gone_is_nothing() -> None:
-    assert resident_bytes(os.getpid()) > 1024 * 1024
-    assert resident_bytes(2**22 - 1) == 0
+    assert used_bytes(os.getpid()) > 1024 * 1024
+    assert used_bytes(2**22 - 1) == 0

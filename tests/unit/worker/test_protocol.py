@@ -17,8 +17,11 @@ seconds = st.none() | st.floats(0, 1e6)
 
 to_child = st.one_of(
     st.builds(wire.Hello, small, st.lists(texts, max_size=3), small),
-    st.builds(wire.Run, ids, small, texts, st.binary(max_size=100), seconds, seconds, texts, texts, small, texts),
+    st.builds(
+        wire.Run, ids, small, texts, st.binary(max_size=100), seconds, seconds, texts, texts, small, st.floats(0, 9)
+    ),
     st.builds(wire.Cancel, ids, small),
+    st.builds(wire.Recall),
     st.builds(wire.Stop),
     st.builds(wire.Ping, small),
 )

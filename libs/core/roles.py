@@ -1,0 +1,125 @@
+"""The rights of the services' PostgreSQL roles, given where a role exists: what a service runs, and nothing beside it.
+
+Who breaks into a worker finds no users and no keys; who breaks into the API makes no administrator and no leader. The
+tables belong to the role that migrates. tests/integration/test_roles.py logs in as each role and runs what it runs.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final, TypeAlias
+
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from core.urls import for_psycopg2
+
+API: Final = "taskflow_api"
+SCHEDULER: Final = "taskflow_scheduler"
+WORKER: Final = "taskflow_worker"
+OPERATOR: Final = "taskflow_operator"
+
+Rights: TypeAlias = Mapping[str, tuple[str, ...]]  # table or sequence -> "select", "update (a, b)", …
+
+_LOCK = (0x7466, 10)
+# What may change of a task; who owns it, what it is and what it was given never does.
+_FINISHED = (
+    "status, seq, gated, permit, attempt, claim, worker_id, scheduled_at, started_at, finished_at, updated_at,"
+    " retry_count, crash_count, isolation, cancel_deadline, progress, result, error"
+)
+_MOVED = f"{_FINISHED}, priority, expires_at, worker_deaths, generation"
+_SETTINGS = "paused, max_concurrent, max_per_key, updated_at"
+_DEFAULTS = "default_max_attempts, default_timeout_seconds"
+_SLOTS = "sync_slots, async_slots, free_sync, free_async"
+_LEADS: Rights = {
+    "leader": ("select", "insert", "update (epoch, holder, since)"),
+    "leases": ("select", "insert", "update (holder, renewals, released)"),
+}
+# To know whether the migrations have run.
+_ALL: Rights = {"alembic_version": ("select",), "task_seq": ("usage",), "task_event_seq": ("usage",)}
+
+RIGHTS: Final[Mapping[str, Rights]] = {
+    API: {
+        **_ALL,
+        "users": ("select", "insert (email, username, password)", "update (password)"),
+        "api_keys": ("select", "insert", "update (is_active, last_used_at)"),
+        "idempotency_keys": ("select", "insert"),
+        "login_tries": ("select", "insert", "update (whole_at)"),
+        "queues": ("select", "insert (name)", f"update ({_SETTINGS})"),
+        "tasks": ("select", "insert", f"update ({_MOVED})"),
+        "task_events": ("select", "insert"),
+        "task_logs": ("select",),
+        "workers": ("select",),
+    },
+    SCHEDULER: {
+        **_ALL,
+        **_LEADS,
+        "task_seq": ("usage", "select"),  # how far the sequence has come
+        "idempotency_keys": ("select (owner_id, key, created_at)", "delete"),
+        "login_tries": ("select", "delete"),
+        "queues": ("select",),
+        "tasks": ("select", "delete", f"update ({_MOVED})"),
+        "task_events": ("insert",),
+        "task_logs": ("select (task_id)", "delete"),
+        "workers": ("select", "delete", "update (state)"),
+    },
+    WORKER: {
+        **_ALL,
+        "queues": (f"select (name, {_SETTINGS}, {_DEFAULTS}, concurrency)",),
+        "tasks": ("select", f"update ({_FINISHED})"),
+        "task_events": ("select", "insert"),
+        "task_logs": ("insert",),
+        "workers": (
+            "select",
+            "insert",
+            f"update (state, queues, sync_types, async_types, {_SLOTS}, beat_seq, beat_at)",
+        ),
+        "queue_types": ("select", "insert", "update (types, announced_at)"),
+    },
+    OPERATOR: {
+        **_ALL,
+        **_LEADS,
+        "queues": (
+            "select",
+            "insert",
+            f"update ({_SETTINGS}, {_DEFAULTS}, completed_seconds, failed_seconds, concurrency, taskqueue)",
+        ),
+        "tasks": ("select", f"update ({_MOVED})"),
+        "task_events": ("insert",),
+        "workers": ("select", "update (state, death)"),
+        "queue_types": ("select",),
+    },
+}
+_SEQUENCES = frozenset({"task_seq", "task_event_seq"})
+
+
+def statements(role: str) -> Iterator[str]:
+    """Yield what gives `role` its rights, and takes from it whatever it had beside them."""
+    yield f"revoke all on all tables in schema public from {role}"
+    yield f"revoke all on all sequences in schema public from {role}"
+    yield f"revoke all on all functions in schema public from {role}"
+    yield f"grant usage on schema public to {role}"
+    for name, rights in RIGHTS[role].items():
+        kind = "sequence" if name in _SEQUENCES else "table"
+        yield f"grant {', '.join(rights)} on {kind} public.{name} to {role}"
+    if role == SCHEDULER:
+        yield f"grant execute on function public.taskflow_ensure_partitions() to {role}"
+
+
+def grant(url: str) -> list[str]:
+    """Give the roles that exist their rights on the database at `url`, in one transaction; return their names.
+
+    Safe to repeat, and from several processes at once. The login at `url` must own the tables.
+    """
+    engine = create_engine(for_psycopg2(url), poolclass=NullPool, connect_args={"connect_timeout": 10})
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("select pg_advisory_xact_lock(:a, :b)"), {"a": _LOCK[0], "b": _LOCK[1]})
+            found = connection.scalars(
+                text("select rolname from pg_roles where rolname = any (:names) order by rolname"),
+                {"names": list(RIGHTS)},
+            ).all()
+            for role in found:
+                for statement in statements(role):
+                    connection.exec_driver_sql(statement)
+    finally:
+        engine.dispose()
+    return list(found)

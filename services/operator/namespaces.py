@@ -1,0 +1,23 @@
+"""Which namespaces the operator serves."""
+
+from __future__ import annotations
+
+from core.config import settings
+from core.errors import SettingError
+
+
+def watched() -> tuple[str | None, ...]:
+    """Return the namespaces of TASKFLOW_WATCH_NAMESPACES; `(None,)` for all of them.
+
+    Raises SettingError when it names none and TASKFLOW_NAMESPACE is not set either.
+    """
+    named: tuple[str, ...] = settings.watch_namespaces
+    if "*" in named:
+        return (None,)
+    if named:
+        return tuple(dict.fromkeys(named))
+    if not settings.namespace:
+        raise SettingError(
+            "TASKFLOW_NAMESPACE is not set", fix="set it, or TASKFLOW_WATCH_NAMESPACES", field="namespace"
+        )
+    return (settings.namespace,)

@@ -1,0 +1,120 @@
+"""Let go of every TaskQueue: `python -I -u -m services.operator.release [--operator NAME]`.
+
+For the moment before the chart is removed, and for whoever has TaskQueues that cannot be deleted because the operator
+is gone. With `--operator` the operator's Deployment is stopped first, else it would put its finalizers back; and the
+workers are stopped last, because the stores go with the release. It removes no TaskQueue and no task.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Final
+
+from core import clock, kube, telemetry
+from core.config import require, settings
+from core.errors import Conflict, NotFound, SettingError, TaskFlowError
+from services.operator import apply
+from services.operator.cluster import DEPLOYMENTS, PODS, SCALER, TASKQUEUES, Cluster
+from services.operator.kopf_app import OURS
+from services.operator.namespaces import watched
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ALL_SECONDS: Final = 60.0
+_STOP_SECONDS: Final = 30.0
+_AGAIN_SECONDS: Final = 1.0
+_TRIES: Final = 5
+log = telemetry.get_logger("release")
+
+
+async def release(cluster: Cluster, namespaces: Sequence[str | None]) -> int:
+    """Take our finalizer off all TaskQueues; how many there were. None without the definition of TaskQueues."""
+    released = 0
+    for namespace in namespaces:
+        try:
+            found = await cluster.items(TASKQUEUES, namespace)
+        except NotFound:
+            log.info("there is no kind TaskQueue, so nothing to release")
+            return released
+        for taskqueue in found:
+            about = taskqueue["metadata"]
+            await _one(cluster, about["namespace"], about["name"], about["uid"])
+            released += 1
+    return released
+
+
+async def _one(cluster: Cluster, namespace: str, name: str, uid: str) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            await apply.finalizer(cluster, namespace, name, uid, wanted=False)
+            return
+        except Conflict:
+            if not left:
+                raise
+
+
+async def stop_operator(cluster: Cluster, namespace: str, name: str) -> None:
+    """Scale the operator to nothing and wait, at most half a minute, until none of its pods is left."""
+    if not await _stop(cluster, namespace, name):
+        return
+    labels = (await cluster.get(DEPLOYMENTS, namespace, name))["spec"]["selector"].get("matchLabels") or {}
+    selector = ",".join(f"{label}={value}" for label, value in sorted(labels.items()))
+    until = clock.monotonic() + _STOP_SECONDS
+    while await cluster.items(PODS, namespace, selector=selector):
+        if clock.monotonic() > until:
+            log.warning("the operator's pods are still there, going on", seconds=_STOP_SECONDS)
+            return
+        await clock.system.sleep(_AGAIN_SECONDS)
+
+
+async def stop_workers(cluster: Cluster, namespaces: Sequence[str | None]) -> None:
+    """Scale the workers of all TaskQueues to nothing; what they run has their drain time to end."""
+    for namespace in namespaces:
+        for found in await cluster.items(DEPLOYMENTS, namespace, selector=OURS):
+            await _stop(cluster, found["metadata"]["namespace"], found["metadata"]["name"])
+
+
+async def _stop(cluster: Cluster, namespace: str, name: str) -> bool:
+    try:
+        await cluster.merge(DEPLOYMENTS, namespace, name, {"spec": {"replicas": 0}}, "scale", manager=SCALER)
+    except NotFound:
+        return False
+    return True
+
+
+async def _all(operator: str) -> None:
+    namespaces = watched()
+    async with kube.client() as api:
+        cluster = Cluster(api)
+        if operator:
+            await stop_operator(cluster, settings.namespace, operator)
+        count = await release(cluster, namespaces)
+        log.info("released", taskqueues=count)
+        if operator:
+            await stop_workers(cluster, namespaces)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Release all: 0; 1 when it could not be done within a minute; 2 for a wrong setting."""
+    parser = argparse.ArgumentParser(prog="services.operator.release", description=(__doc__ or "").split("\n\n")[1])
+    parser.add_argument("--operator", default="", help="the operator's Deployment in TASKFLOW_NAMESPACE, to be stopped")
+    asked = parser.parse_args(arguments)
+    try:
+        require("namespace", "watch_namespaces", "log_level")
+        telemetry.configure("release")
+    except SettingError as wrong:
+        print(wrong, file=sys.stderr)  # noqa: T201 - one line, for a person
+        return 2
+    try:
+        asyncio.run(asyncio.wait_for(_all(asked.operator), ALL_SECONDS))
+    except (TaskFlowError, TimeoutError) as failed:
+        log.error("not released", error=str(failed) or "it took too long")  # noqa: TRY400 - a sentence, no trace
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""Short sync tasks wait in the child that will run them: quick, and at nobody's cost when one of them is not short."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.working import House, WorkerProcess, house
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
+
+WARM = 200  # short runs after which a child holds as many as it ever may
+
+
+@pytest.fixture
+async def home(database_url: str) -> AsyncIterator[House]:
+    async with house(database_url) as there:
+        yield there
+
+
+async def claims(home: House, ids: Sequence[UUID]) -> int:
+    async with home.database.connection() as tx:
+        found = await tx.fetchval(
+            "select count(distinct claim) from task_events where task_id = any ($1::uuid[]) and event_type = 'STARTED'",
+            list(ids),
+        )
+    return int(found)
+
+
+async def test_short_sync_tasks_share_claims(home: House, database_url: str) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1"):
+        await home.ended(await home.submit("noop", WARM))
+        ids = await home.submit("noop", 600)
+        rows = await home.ended(ids)
+    assert {(row["status"], row["attempt"]) for row in rows} == {("COMPLETED", 1)}
+    assert await claims(home, ids) < len(ids) / 10
+
+
+async def test_what_waits_behind_a_long_task_is_given_back_uncharged(home: House, database_url: str) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}):
+        await home.ended(await home.submit("noop", WARM))
+        [long] = await home.submit("sleep", seconds=4.0)
+        short = await home.submit("noop", 100)
+        rows = await home.ended(short)
+        assert (await home.row(long))["status"] == "IN_PROGRESS", "the short ones did not wait for it"
+        assert {(row["status"], row["retry_count"]) for row in rows} == {("COMPLETED", 0)}
+        again = [row["id"] for row in rows if row["attempt"] > 1]
+        assert {cause for task in again for kind, cause in await home.events(task) if kind == "RELEASED"} <= {
+            "released"
+        }
+        [ended] = await home.ended([long])
+    assert (ended["status"], ended["attempt"]) == ("COMPLETED", 1)
+
+
+@pytest.mark.parametrize("killer", ["die", "segfault"])
+async def test_a_death_is_charged_to_the_task_that_had_begun_and_to_no_other(
+    home: House, database_url: str, killer: str
+) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1"):
+        await home.ended(await home.submit("noop", WARM))
+        before = await home.submit("noop", 20)
+        [culprit] = await home.submit(killer)
+        behind = await home.submit("noop", 20)
+        rows = await home.ended([*before, *behind, culprit])
+    fates = {row["id"]: (row["status"], row["retry_count"], row["crash_count"], row["isolation"]) for row in rows}
+    assert fates.pop(culprit)[:3] == ("QUARANTINED", 0, 2)
+    assert set(fates.values()) == {("COMPLETED", 0, 0, 0)}
+
+
+async def test_time_limits_count_from_the_beginning_and_not_from_the_queue(home: House, database_url: str) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1"):
+        await home.ended(await home.submit("noop", WARM))
+        ids = await home.submit("sleep", 10, seconds=0.05, _timeout_seconds=0.3)
+        rows = await home.ended(ids)
+    assert {(row["status"], row["retry_count"]) for row in rows} == {("COMPLETED", 0)}
