@@ -1,0 +1,1 @@
+"""A package with tasks, as you would write one."""
