@@ -1,32 +1,18 @@
 """`make bench`: prints the tables and writes them into docs/performance.md between its markers."""
 
 import asyncio
-import platform
-import subprocess
-from pathlib import Path
-
-import psutil
 
 from bench.drain import Drain, drain, worker_count
 from bench.latency import latencies, percentile
+from bench.page import machine, write
+from bench.verbs import table, verbs
 from core.config import settings
 from core.database import Database
 from services.dev.stage import stage
 from taskflow_queue import Client
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
-RUNS = (("bench:noop", 10_000), ("bench:noop", 50_000), ("bench:sync_noop", 2_000))
-
-
-def machine() -> str:
-    """What this ran on."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    memory = psutil.virtual_memory().total / 2**30
-    return (
-        f"commit `{commit.stdout.strip() or 'unknown'}`, {psutil.cpu_count()} cores, {memory:.0f} GiB, "
-        f"Linux {platform.release()}, Python {platform.python_version()}"
-    )
+RUNS = (("bench:noop", 10_000), ("bench:noop", 50_000), ("bench:sync_noop", 10_000))
 
 
 def rows(drains: list[Drain]) -> list[str]:
@@ -55,10 +41,12 @@ async def measure() -> list[str]:
             for kind, count in RUNS:
                 drains.append(await drain(database, ground, kind, count, workers=worker_count()))
                 print(f"{count:,} {kind}: {drains[-1].rate:,.0f} tasks/s")
+            spent = await verbs(database, ground.owner)
             worker = ground.fleet.worker("bench.tasks")
             ground.fleet.ready(worker)
             found = await latencies(Client(url=ground.url, api_key=ground.key))
     lines = [machine(), "", f"Drain, {worker_count()} workers:", "", *rows(drains), ""]
+    lines += ["Microseconds of CPU a task, each verb alone on one connection:", "", *table(spent), ""]
     share = ", ".join(f"{name} {percentile(found, value):.1f} ms" for name, value in (("p50", 0.5), ("p99", 0.99)))
     return [*lines, f"Submit over REST to handler start, one task every 20 ms, idle worker: {share}."]
 
@@ -67,10 +55,7 @@ def main() -> None:
     """Measure, print, and keep."""
     lines = asyncio.run(measure())
     print("\n".join(lines))
-    page = PAGE.read_text(encoding="utf-8")
-    head, _, rest = page.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    PAGE.write_text(f"{head}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{tail}", encoding="utf-8")
+    write(lines, BEGIN, END)
 
 
 main()
