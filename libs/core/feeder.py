@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Sequence
 from core import clock as clocks
 from core import queue_manager as queue
 from core import telemetry
-from core.database import Database
 from core.domain.credits import Ledger
 from core.domain.cursors import Route
 from core.domain.feeding import Ask, Feeding
 from core.domain.ordering import URGENCY, Lane, digest, stream_key
 from core.domain.windows import LaneFace, LaneOf, Rooms, Wants
+from core.pool import Database
 from core.redis_client import RedisDown
 from core.steering import Snapshot, Steering
 from core.verbs import feeding as verbs

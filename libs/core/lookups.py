@@ -9,17 +9,12 @@ from core.domain.task import FREE_WORKER_DEATHS, Submitted
 from core.domain.waiting import Facts, Waiting, why
 from core.pool import Tx
 from core.sql import statement
+from core.verbs import rows
 
 
 async def born(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, Submitted]:
     """Return those of `ids` that are there: the way to learn what became of a COMMIT whose answer was lost."""
-    found = await tx.fetch(statement("born"), list(ids))
-    return {
-        row["id"]: Submitted(
-            id=row["id"], status=TaskStatus(row["status"]), created_at=row["created_at"], gated=row["gated"]
-        )
-        for row in found
-    }
+    return rows.born(await tx.fetch(statement("born"), list(ids)))
 
 
 async def explain(tx: Tx, task: Mapping[str, Any]) -> Waiting | None:

@@ -12,7 +12,7 @@ from services.api import problems
 
 BODY_SECONDS: Final = 30.0
 _JSON: Final = b"application/json"
-_BIG: Final = 64 * 1024  # beyond this the strict examination may take long enough for others to notice
+_BIG: Final = 256 * 1024  # beyond this the strict examination may take long enough for others to notice
 Model = TypeVar("Model", bound=BaseModel)
 
 

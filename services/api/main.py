@@ -5,7 +5,7 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
-from core import config, telemetry
+from core import config, garbage, telemetry
 from core.config import settings
 from core.errors import SettingError
 from services.api.app import create_app
@@ -49,6 +49,7 @@ def main() -> int:
     def drain() -> None:
         app.state.parts.drain()  # they are there once the application has started
 
+    garbage.collect_seldom()
     try:
         Server(configured(app), drain).run(sockets=[socket])
     finally:

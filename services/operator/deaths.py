@@ -18,8 +18,8 @@ from services.operator.objects import CONTAINER
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from core.database import Tx
     from core.leadership import Term
+    from core.pool import Tx
     from services.operator.cluster import Json
 
 SILENT_SECONDS: Final = 7.0  # a beat this old, on a node that went silent, is a dead worker for our purposes

@@ -17,11 +17,10 @@ from uuid import uuid4
 
 from core import clock, kube, probes, queue_manager, telemetry
 from core.config import require, settings
-from core.database import Database
 from core.errors import Deposed, SettingError, TaskFlowError, Unavailable
 from core.kubernetes_lease import KubernetesLease
 from core.leadership import Leadership, Term
-from core.pool import heed_cancel
+from core.pool import Database, heed_cancel
 from core.waking import listen
 from services.operator import default_queue
 from services.operator.cluster import Cluster

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from core.clock import Clock
-    from core.database import Tx
     from core.domain.task import Moved
     from core.feeder import Feeder
     from core.leadership import Term
+    from core.pool import Tx
     from core.streams import References
     from core.waking import Waker
 

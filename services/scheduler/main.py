@@ -14,13 +14,12 @@ from uuid import UUID, uuid4
 
 import uvloop
 
-from core import clock, kube, probes, telemetry
+from core import clock, garbage, kube, probes, telemetry
 from core.config import require, settings
-from core.database import Database
 from core.errors import Deposed, SettingError, Unavailable
 from core.kubernetes_lease import KubernetesLease, identity
 from core.leadership import PATIENCE, Election, Leadership, PostgresLease, RedisLock
-from core.pool import heed_cancel
+from core.pool import Database, heed_cancel
 from core.streams import References
 from services.scheduler.duties import lead
 
@@ -107,6 +106,7 @@ def main() -> int:
         if settings.redis:
             require(*_REDIS)
         telemetry.configure("scheduler")
+        garbage.collect_seldom()
         stop_probes = probes.serve(settings.metrics_port, started.is_set, pulse.alive)
         uvloop.run(_serve(pulse, started))
     except SettingError as wrong:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 import signal
 from contextlib import AsyncExitStack
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from core import probes, telemetry
+from core import garbage, probes, telemetry
 from core.config import settings
 from core.pool import Database
 from services.worker import reaping
@@ -31,10 +30,7 @@ log = telemetry.get_logger("worker")
 def work(made: ChildSettings, budget: Budget, first: list[tuple[Child, socket.socket]]) -> None:
     """Run the worker around its first children until it is told to stop."""
     telemetry.configure("worker")
-    # Thousands of small values live and die with each batch, none in cycles: looking for those so often is waste.
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
-    gc.enable()
+    garbage.collect_seldom()
     uvloop.run(_work(Children(made, count=settings.worker_children, budget=budget), first))
 
 

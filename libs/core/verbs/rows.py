@@ -6,13 +6,18 @@ from uuid import UUID
 
 from core.domain.lifecycle import TaskStatus
 from core.domain.ordering import PriorityType
-from core.domain.task import Claimed, Moved
+from core.domain.task import Claimed, Moved, Submitted
 
 Row = Any  # asyncpg's Record: it ships no types
 
 
 _STATUSES = {status.value: status for status in TaskStatus}
 _PRIORITIES = {priority.value: priority for priority in PriorityType}
+
+
+def born(rows: Iterable[Row]) -> dict[UUID, Submitted]:
+    """Return what became of submissions, by their ids: the columns are the fields of Submitted, in that order."""
+    return {task: Submitted(task, _STATUSES[status], *rest) for task, status, *rest in rows}
 
 
 def moved(rows: Iterable[Row]) -> list[Moved]:

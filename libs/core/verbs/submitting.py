@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
 from uuid import UUID
 
 from core.domain.lifecycle import TaskStatus
@@ -13,6 +12,7 @@ from core.domain.task import Submission, Submitted
 from core.errors import Unavailable
 from core.pool import Tx
 from core.sql import statement
+from core.verbs import rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,34 +41,17 @@ class KeyedAnswer:
     submitted: list[Submitted]
 
 
-_Keyed: TypeAlias = tuple[Submission, str | None, bytes | None]
-
-
-async def _insert(tx: Tx, rows: Sequence[_Keyed]) -> dict[UUID, Submitted]:
-    tasks = [task for task, _, _ in rows]
-    found = await tx.fetch(
-        statement("submit"),
-        [task.id for task in tasks],
-        [task.owner_id for task in tasks],
-        [task.type for task in tasks],
-        [task.queue for task in tasks],
-        [task.priority.value for task in tasks],
-        [task.title for task in tasks],
-        [task.payload for task in tasks],
-        [task.scheduled_at for task in tasks],
-        [task.expires_at for task in tasks],
-        [task.timeout_seconds for task in tasks],
-        [task.max_attempts for task in tasks],
-        [task.concurrency_key for task in tasks],
-        [key for _, key, _ in rows],
-        [body_hash for _, _, body_hash in rows],
-    )
-    return {
-        row["id"]: Submitted(
-            id=row["id"], status=TaskStatus(row["status"]), created_at=row["created_at"], gated=row["gated"]
+async def _insert(
+    tx: Tx, tasks: Sequence[Submission], keys: Sequence[str | None], hashes: Sequence[bytes | None]
+) -> dict[UUID, Submitted]:
+    if not tasks:
+        return {}
+    ids, owners, types, payloads, queues, priorities, titles, *rest = zip(*tasks, strict=True)
+    return rows.born(
+        await tx.fetch(
+            statement("submit"), ids, owners, types, queues, priorities, titles, payloads, *rest, keys, hashes
         )
-        for row in found
-    }
+    )
 
 
 async def ensure_queues(tx: Tx, names: Iterable[str]) -> None:
@@ -78,7 +61,8 @@ async def ensure_queues(tx: Tx, names: Iterable[str]) -> None:
 
 async def submit(tx: Tx, submissions: Sequence[Submission]) -> list[Submitted]:
     """Insert tasks; return what became of each, in the order given."""
-    born = await _insert(tx, [(task, None, None) for task in submissions])
+    none = [None] * len(submissions)
+    born = await _insert(tx, submissions, none, none)
     return [born[task.id] for task in submissions]
 
 
@@ -91,10 +75,13 @@ async def submit_keyed(tx: Tx, requests: Sequence[KeyedRequest]) -> list[KeyedAn
     first: dict[tuple[int, str], KeyedRequest] = {}
     for request in requests:
         first.setdefault((request.owner_id, request.key), request)
-    rows: list[_Keyed] = [
-        (task, request.key, request.body_hash) for request in first.values() for task in request.submissions
-    ]
-    born = await _insert(tx, rows)
+    asked = [(task, request) for request in first.values() for task in request.submissions]
+    born = await _insert(
+        tx,
+        [task for task, _ in asked],
+        [request.key for _, request in asked],
+        [request.body_hash for _, request in asked],
+    )
     created = {id(request) for request in first.values() if all(task.id in born for task in request.submissions)}
     stored = await _stored(tx, [request for request in requests if id(request) not in created])
     return [
@@ -135,5 +122,5 @@ def _first_answer(item: dict[str, str | bool]) -> Submitted:
 
 async def find_submitted(tx: Tx, ids: Sequence[UUID]) -> set[UUID]:
     """Return which of `ids` are there: the way to learn what became of a COMMIT whose answer was lost."""
-    rows = await tx.fetch("select id from tasks where id = any ($1::uuid[])", list(ids))
-    return {row["id"] for row in rows}
+    found = await tx.fetch("select id from tasks where id = any ($1::uuid[])", list(ids))
+    return {row["id"] for row in found}

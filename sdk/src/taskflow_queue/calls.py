@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MOST_PAYLOAD_BYTES: Final = 256 * 1024
 MOST_RESULT_BYTES: Final = 1024 * 1024
 _CALL: Final = {"args", "kwargs"}
+_dumps: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
 
 
 def payload(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def arguments(payload: Any) -> tuple[list[Any], dict[str, Any]]:
 def encode(value: Any, *, what: str = "value", most: int | None = None) -> bytes:
     """Return `value` as JSON. Raises NotJson (also for NaN, NUL, lone surrogates), and TooLarge above `most` bytes."""
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text = _dumps(value)
         encoded = text.encode()
     except (TypeError, ValueError, RecursionError) as wrong:
         reason = "it is nested too deeply" if isinstance(wrong, RecursionError) else str(wrong)

@@ -213,7 +213,8 @@ def _steps(flow: Flow[R], patience: float) -> Generator[Call, Answer | Lost, R]:
 
 def _by_name(name: str, payload: Any, said: Options) -> tuple[bytes, str | None]:
     encoded = calls.encode(payload, what="payload", most=calls.MOST_PAYLOAD_BYTES)
-    return verbs.body_of(name, encoded, said), said.idempotency_key
+    [body] = verbs.bodies_of(name, [encoded], said)
+    return body, said.idempotency_key
 
 
 # ── the process's own client ────────────────────────────────────────────────────────────────────────────

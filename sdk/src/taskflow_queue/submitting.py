@@ -41,14 +41,14 @@ class Submits(ABC, Generic[P, R]):
         Raises TypeError when the function takes no such call, NotJson, TooLarge, ApiError, Unreachable.
         """
         prepared = self._prepared()
-        body = prepared.body(prepared.task.payload(*args, **kwargs))
+        [body] = prepared.bodies([prepared.task.payload(*args, **kwargs)])
         client = prepared.sender()
         return client.handle(client.run(verbs.submit(body, prepared.said.idempotency_key)))
 
     async def submit_async(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """Do what `submit` does, awaiting the server."""
         prepared = self._prepared()
-        body = prepared.body(prepared.task.payload(*args, **kwargs))
+        [body] = prepared.bodies([prepared.task.payload(*args, **kwargs)])
         client = prepared.sender()
         return client.handle(await client.run_async(verbs.submit(body, prepared.said.idempotency_key)))
 
@@ -60,14 +60,17 @@ class Submits(ABC, Generic[P, R]):
         """
         prepared = self._prepared()
         client = prepared.sender()
-        found = client.run(verbs.submit_many(prepared.bodies(items), prepared.said.idempotency_key))
+        bodies = prepared.bodies(prepared.payloads(items))
+        found = client.run(verbs.submit_many(bodies, prepared.said.idempotency_key))
         return verbs.all_submitted(found, client.handle)
 
     async def map_async(self, *items: Iterable[Any]) -> list[Handle[R]]:
         """Do what `map` does, awaiting the server."""
         prepared = self._prepared()
         client = prepared.sender()
-        found = await client.run_async(verbs.submit_many(prepared.bodies(items), prepared.said.idempotency_key))
+        found = await client.run_async(
+            verbs.submit_many(prepared.bodies(prepared.payloads(items)), prepared.said.idempotency_key)
+        )
         return verbs.all_submitted(found, client.handle)
 
 
@@ -86,15 +89,15 @@ class Prepared(Submits[P, R]):
         """Return the client that sends it: the one of `options(client=)`, else the process's own."""
         return self.client or current()
 
-    def body(self, payload: bytes) -> bytes:
-        """Return a task's JSON around the JSON of its payload."""
+    def bodies(self, payloads: Iterable[bytes]) -> list[bytes]:
+        """Return the JSON of tasks around the JSON of their payloads; a delay counts from this one moment."""
         task = self.task
         own = Options(queue=task.queue, timeout=task.timeout, max_attempts=task.max_attempts)
-        return verbs.body_of(task.name, payload, self.said.over(own))
+        return verbs.bodies_of(task.name, payloads, self.said.over(own))
 
-    def bodies(self, items: tuple[Iterable[Any], ...]) -> list[bytes]:
-        """Return the JSON of a task for each item."""
-        return [self.body(self.task.payload(*args)) for args in zip(*items, strict=True)]
+    def payloads(self, items: tuple[Iterable[Any], ...]) -> list[bytes]:
+        """Return the JSON of a call for each item."""
+        return [self.task.payload(*args) for args in zip(*items, strict=True)]
 
     def __repr__(self) -> str:
         return f"{self.task!r} with {self.said}"

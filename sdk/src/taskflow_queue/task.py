@@ -55,6 +55,7 @@ class Task(Submits[P, R]):
         self.retry_on = retry_on
         self.give_up_on = give_up_on
         self.signature = inspect.signature(function)
+        self._plain = _plain_calls(self.signature)
         self.is_async = inspect.iscoroutinefunction(function)
         _check(self)
 
@@ -68,10 +69,11 @@ class Task(Submits[P, R]):
 
     def payload(self, *args: Any, **kwargs: Any) -> bytes:
         """Return a call as JSON. Raises TypeError when the function takes no such call, NotJson, TooLarge."""
-        try:
-            self.signature.bind(*args, **kwargs)
-        except TypeError as wrong:
-            raise TypeError(f"{self.__name__}() {wrong}") from None
+        if kwargs or len(args) not in self._plain:
+            try:
+                self.signature.bind(*args, **kwargs)
+            except TypeError as wrong:
+                raise TypeError(f"{self.__name__}() {wrong}") from None
         return calls.encode(
             calls.payload(args, kwargs), what=f"arguments of {self.name}", most=calls.MOST_PAYLOAD_BYTES
         )
@@ -217,3 +219,13 @@ def _check(made: Task[..., Any]) -> None:
         wrong = "has a back-off with a negative wait, or a factor below 1"
     if wrong is not None:
         raise SettingError(f"the task {made.name} {wrong}")
+
+
+def _plain_calls(signature: inspect.Signature) -> range:
+    """Return how many arguments a call without keywords may have: for those, nothing else can be wrong."""
+    parameters = list(signature.parameters.values())
+    if any(one.kind is one.KEYWORD_ONLY and one.default is one.empty for one in parameters):
+        return range(0)
+    places = [one for one in parameters if one.kind in {one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD}]
+    most = sys.maxsize - 1 if any(one.kind is one.VAR_POSITIONAL for one in parameters) else len(places)
+    return range(sum(one.default is one.empty for one in places), most + 1)

@@ -26,7 +26,7 @@ from taskflow_queue.shapes import Flow, command, listed, post
 from taskflow_queue.wire import Call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from datetime import datetime
 
     from taskflow_queue.options import Options
@@ -43,9 +43,10 @@ _EARLY_SECONDS: Final = 0.25
 # ── submitting ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def body_of(type: str, payload: bytes, said: Options) -> bytes:  # noqa: A002 - the API's name for it
-    """Return the JSON of a task around the JSON of its payload."""
-    return msgspec.json.encode({"type": type, "payload": msgspec.Raw(payload), **said.body()})
+def bodies_of(type: str, payloads: Iterable[bytes], said: Options) -> list[bytes]:  # noqa: A002 - the API's name for it
+    """Return the JSON of tasks around the JSON of their payloads."""
+    rest = msgspec.json.encode({"type": type, **said.body()})[1:]
+    return [b'{"payload":%b,%b' % (payload, rest) for payload in payloads]
 
 
 def submit(body: bytes, key: str | None = None) -> Flow[str]:

@@ -53,7 +53,8 @@ async def submit(request: Request) -> Response:
     await charge_submit(request, who, 1)
     key = idempotency_key_of(request)
     value = await bodies.read_json(request)
-    task = _submission(bodies.checked(TaskIn, value), parts, who)
+    [new] = _new_ids(parts, 1)
+    task = _submission(bodies.checked(TaskIn, value), new, who)
     written = await _write(parts, who, key, _fingerprint(request, value, key), [task])
     [born] = written.born
     headers = {"Location": f"/v1/tasks/{born.id}", **written.headers}
@@ -130,10 +131,10 @@ def _look(values: list[Any], parts: Parts, who: Principal) -> tuple[dict[int, Su
     """Return the good tasks and the errors of the bad ones, both by index."""
     tasks: dict[int, Submission] = {}
     errors: dict[int, dict[str, Any]] = {}
-    for index, value in enumerate(values):
+    for index, (value, new) in enumerate(zip(values, _new_ids(parts, len(values)), strict=True)):
         at = f"tasks[{index}]"
         try:
-            tasks[index] = _submission(bodies.checked(TaskIn, value, at=at), parts, who, at=at)
+            tasks[index] = _submission(bodies.checked(TaskIn, value, at=at), new, who, at=at)
         except Invalid as wrong:
             errors[index] = {"code": wrong.code, "detail": wrong.message, "field": wrong.field}
     return tasks, errors
@@ -146,16 +147,18 @@ def _refused(errors: dict[int, dict[str, Any]]) -> Refused:
     return Refused(message, field=first["field"], found=found)
 
 
-def _submission(task: TaskIn, parts: Parts, who: Principal, *, at: str = "") -> Submission:
+def _submission(task: TaskIn, new: UUID, who: Principal, *, at: str = "") -> Submission:
     try:
-        return task.submission(_new_id(parts), who.user_id)
+        return task.submission(new, who.user_id)
     except ValueError as wrong:
         field = f"{at}.payload" if at else "payload"
         raise Invalid(str(wrong), fix="put the data elsewhere, and their address here", field=field) from None
 
 
-def _new_id(parts: Parts) -> UUID:
-    return uuid7(int(parts.clock.now().timestamp() * 1000), secrets.token_bytes(10))
+def _new_ids(parts: Parts, number: int) -> list[UUID]:
+    """Return ids of one moment, from one draw: each asks the system for time and chance, and a batch has hundreds."""
+    milliseconds, chance = int(parts.clock.now().timestamp() * 1000), secrets.token_bytes(10 * number)
+    return [uuid7(milliseconds, chance[at : at + 10]) for at in range(0, len(chance), 10)]
 
 
 def _told(task: Submission, born: Submitted) -> dict[str, Any]:
