@@ -188,7 +188,7 @@ async def test_several_in_a_dying_child_are_suspects_and_only_the_culprit_is_cha
     home: House, worker: WorkerProcess, tmp_path: Path
 ) -> None:
     happened = tmp_path / "happened"
-    good = await home.submit("abide", 60, until=str(happened))
+    good = await home.submit("abide", 120, until=str(happened))  # more than one child holds: none of the two is empty
     for task in good:
         await home.becomes(task, "IN_PROGRESS")
     bad = await home.submit("adie", 1, after=0.3)

@@ -65,8 +65,9 @@ def _all_processes_are_well(fleet: World, request: pytest.FixtureRequest) -> Ite
 def send(world: World, tasks: Sequence[tuple[str, str, dict[str, Any]]], **said: Any) -> list[str]:
     """Submit tasks (name, queue, payload) with one request."""
     bodies = [
-        verbs.body_of(name, json.dumps(payload).encode(), Options(queue=queue, **said))
+        body
         for name, queue, payload in tasks
+        for body in verbs.bodies_of(name, [json.dumps(payload).encode()], Options(queue=queue, **said))
     ]
     sent = world.client.run(verbs.submit_many(bodies))
     assert sent.stopped is None

@@ -97,15 +97,13 @@ async def test_a_row_that_postgresql_refuses_fails_alone(
 
 
 def _with_title(bad: str) -> Any:
-    from dataclasses import replace
-
     from services.api.schemas.tasks import TaskIn
 
     plain = TaskIn.submission
 
     def submission(self: TaskIn, *args: Any) -> Any:
         made = plain(self, *args)
-        return replace(made, title=bad) if made.title == "bad" else made
+        return made._replace(title=bad) if made.title == "bad" else made
 
     return submission
 
