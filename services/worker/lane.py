@@ -16,6 +16,7 @@ from core import clock, telemetry
 from core import queue_manager as queue
 from core.errors import Unavailable
 from core.pool import heed_cancel
+from services.worker.polling import LONGEST, Polling
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +29,8 @@ if TYPE_CHECKING:
     from services.worker.claiming import Claimer
     from services.worker.solo import Solo
 
-_SHORTEST_POLL: Final = 0.2
-_LONGEST_POLL: Final = 1.0
 _SAFETY_POLL: Final = 5.0  # with Redis there, and nothing coming from it
 _FULL_SECONDS: Final = 0.1  # full for so long, the leader is told that nothing is wanted
-_REFUSED_SECONDS: Final = 5.0  # how long a poll passes over what a claim just refused
-_MOST_ASKED: Final = 2000
 _CROWD: Final = 16  # a claim of so many is one of a crowd: the next one waits a moment for as many slots
 _CROWD_SECONDS: Final = 0.002
 _LOOK_AGAIN: Final = 1.0  # shut or full: what opens the lane again need not have said so
@@ -69,7 +66,6 @@ class Intake:
         `shut` says that others shall run what this lane was given references of: they go back.
         """
         self._lane = lane
-        self._database = database
         self._claimer = claimer
         self._solo = solo
         self._free = free
@@ -81,9 +77,7 @@ class Intake:
         self._kept: deque[Ref] = deque()  # references beyond the slots that were free
         self._again: set[UUID] = set()  # waited once already
         self._acks: list[Ref] = []
-        self._refused: dict[UUID, float] = {}
-        self._pause = _SHORTEST_POLL
-        self._polled = 0.0
+        self._polling = Polling(database)
         self._recent: deque[tuple[float, int]] = deque()
         self._last = 0  # how many the last claim brought
 
@@ -99,15 +93,15 @@ class Intake:
                 try:
                     await self._turn(sources, free)
                 except Unavailable:  # the claim's or the poll's; what was read is hinted again by the leader
-                    await self._wait(_LONGEST_POLL * (0.5 + clock.rand()))
+                    await self._wait(LONGEST * (0.5 + clock.rand()))
                 except Exception:
                     # A loop's edge: what was claimed and not handed over is found by the inventory.
                     log.exception("a turn of the intake failed; the next one follows", lane=self._lane.value)
-                    await self._wait(_LONGEST_POLL)
+                    await self._wait(LONGEST)
 
     def reopen(self) -> None:
         """Look into PostgreSQL at once: while the lane was shut nobody told it what waits there."""
-        self._polled, self._pause = 0.0, _SHORTEST_POLL
+        self._polling.hurry()
         self.room.set()
 
     async def leave(self) -> None:
@@ -127,7 +121,7 @@ class Intake:
         if self._due(sources):
             await self._poll(sources, self._free())
         elif not refs and (sources.reader is None or sources.reader.degraded):
-            await self._wait(self._pause)
+            await self._wait(self._polling.pause)
 
     async def _crowd(self, free: int) -> int:
         """Return how many slots are free; in a crowd, a moment later: one large claim costs far less than many small.
@@ -193,25 +187,17 @@ class Intake:
 
     def _due(self, sources: Sources) -> bool:
         """Whether PostgreSQL is to be asked for work now."""
-        since = clock.monotonic() - self._polled
         if sources.reader is None:
-            return since >= self._pause
-        return since >= (_LONGEST_POLL if sources.reader.degraded else _SAFETY_POLL)
+            return self._polling.due(self._polling.pause)
+        return self._polling.due(LONGEST if sources.reader.degraded else _SAFETY_POLL)
 
     async def _poll(self, sources: Sources, free: int) -> None:
-        self._polled = clock.monotonic()
         if free <= 0:
             return
-        self._refused = {one: until for one, until in self._refused.items() if until > self._polled}
-        asked = min(free + len(self._refused), _MOST_ASKED)
-        async with self._database.connection() as tx:
-            found = await queue.poll(tx, queues=sources.queues, types=sources.types, limit=asked)
-        ids = [row.id for row in found if row.id not in self._refused][: self._free()]
-        claimed = await self._claim(ids, sources) if ids else []
-        if claimed or len(found) == asked:  # there may be more, or another worker was quicker
-            self._pause, self._polled = _SHORTEST_POLL, 0.0 if claimed else self._polled
-        else:
-            self._pause = min(self._pause * 1.5, _LONGEST_POLL)
+        found, more = await self._polling.look(sources.queues, sources.types, free)
+        tried = found[: self._free()]
+        claimed = await self._claim([row.id for row in tried], sources) if tried else []
+        self._polling.tried(tried, len(claimed), more=more)
 
     # ── claiming ──
 
@@ -236,9 +222,9 @@ class Intake:
                     again.add(task)
                 case queue.Why.SOLO:
                     self._solo.wish(task, sources.types)
-                    self._refused[task] = clock.monotonic() + _REFUSED_SECONDS
+                    self._polling.pass_over(task)
                 case queue.Why.REFUSED:
-                    self._refused[task] = clock.monotonic() + _REFUSED_SECONDS
+                    self._polling.pass_over(task)
                 case queue.Why.WAITING | queue.Why.GONE:
                     pass
         self._again = again

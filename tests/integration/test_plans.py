@@ -58,6 +58,7 @@ CURSORS = [
     for kind in TYPES
     for priority in PriorityType
 ]
+MARKS = {(cursor.queue, cursor.type, cursor.priority): cursor.seq for cursor in CURSORS}
 NEW = [Submission(id=task(2_000_000 + n), owner_id=1, type="t1", queue="q2", concurrency_key="k") for n in range(200)]
 CASE = Callable[[Any], Awaitable[Any]]
 
@@ -69,6 +70,10 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
     "feed": (lambda tx: queue.feed(tx, CURSORS), {"feed": ({"tasks_ready"}, 4200)}),
     "poll": (
         lambda tx: queue.poll(tx, queues=QUEUES, types=TYPES, limit=20),
+        {"poll": ({"tasks_ready"}, 20 * 7 * 3 * 20)},
+    ),
+    "poll beyond": (
+        lambda tx: queue.poll(tx, queues=QUEUES, types=TYPES, limit=20, beyond=MARKS),
         {"poll": ({"tasks_ready"}, 20 * 7 * 3 * 20)},
     ),
     "claim": (

@@ -3,14 +3,16 @@
 Every write names (id, attempt, claim); a row that does not come back is no longer the caller's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
+from types import MappingProxyType
 from uuid import UUID
 
 import msgspec
 
+from core.domain.cursors import Route
 from core.domain.lifecycle import TABLE, Cause, TaskStatus
 from core.domain.ordering import PriorityType
 from core.domain.task import FREE_WORKER_DEATHS, Asked, Claimed, Ending, Held, Moved, Reason
@@ -18,6 +20,7 @@ from core.pool import Tx
 from core.sql import statement
 from core.verbs import rows
 
+NOWHERE: Mapping[Route, int] = MappingProxyType({})
 MOST_CLAIM_BYTES = 8 * 1024 * 1024
 HOLDER_REASONS = [reason.value for reason in Reason if reason is not Reason.WORKER_LOST]
 
@@ -62,9 +65,16 @@ class LogChunk:
     text: str
 
 
-async def poll(tx: Tx, *, queues: Sequence[str], types: Sequence[str], limit: int, after: int = 0) -> list[Candidate]:
-    """Return up to `limit` QUEUED rows that a reader of `queues` and `types` may claim, most urgent first."""
-    found = await tx.fetch(statement("poll"), list(queues), list(types), limit, after)
+async def poll(
+    tx: Tx, *, queues: Sequence[str], types: Sequence[str], limit: int, beyond: Mapping[Route, int] = NOWHERE
+) -> list[Candidate]:
+    """Return up to `limit` QUEUED rows that a reader of `queues` and `types` may claim, most urgent first.
+
+    `beyond` are places in the order, of a queue, a type and a priority each, up to which nothing is looked for.
+    """
+    marks = [(*route, seq) for route, seq in beyond.items()]
+    columns = zip(*marks, strict=True) if marks else ([], [], [], [])
+    found = await tx.fetch(statement("poll"), list(queues), list(types), limit, *columns)
     return [Candidate(**{**row, "priority": PriorityType(row["priority"])}) for row in map(dict, found)]
 
 
