@@ -4,8 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-faults check fmt lint types imports structure lock lock-check \
-        migrate revision schemathesis bench bench-peers images image-test chart cluster-up cluster-down cluster-test \
-        docs-check clean
+        migrate revision schemathesis bench bench-flat bench-scaling bench-peers images image-test chart \
+        cluster-up cluster-down cluster-test docs-check clean
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -111,6 +111,12 @@ schemathesis: $(STAMP)  ## Attack the API by its own description (FOR=300 second
 
 bench: $(STAMP)  ## Tasks a second, and latency, with the commit and the machine
 	@$(PY) -m bench
+
+bench-flat: $(STAMP)  ## Drains beside millions of rows, and under a snapshot that stays open (a quarter of an hour)
+	@$(PY) -m bench.flat
+
+bench-scaling: $(STAMP)  ## Drains by 1 to 8 workers, submits to 1 and 2 APIs, into docs/scaling.md
+	@$(PY) -m bench.scaling
 
 bench-peers: $(STAMP)  ## TaskFlow beside other queues: PEERS=<folder of the harness>, ITEMS=drain-10k,..., PAIRS=5
 	@[ -n "$(PEERS)" ] || { echo 'make: say where the harness is: make bench-peers PEERS=<folder>' >&2; exit 1; }

@@ -16,10 +16,11 @@ class Counters:
 
     commits: int
     wal_bytes: int
+    fsyncs: int
 
     def since(self, before: "Counters") -> "Counters":
         """What was added."""
-        return Counters(self.commits - before.commits, self.wal_bytes - before.wal_bytes)
+        return Counters(self.commits - before.commits, self.wal_bytes - before.wal_bytes, self.fsyncs - before.fsyncs)
 
 
 async def counters(database: Database) -> Counters:
@@ -27,10 +28,11 @@ async def counters(database: Database) -> Counters:
     async with database.connection() as tx:
         await tx.execute("select pg_stat_force_next_flush()")
         row = await tx.fetchrow(
-            "select xact_commit as commits, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint as wal_bytes"
+            "select xact_commit as commits, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint as wal_bytes,"
+            " (select coalesce(sum(fsyncs), 0)::bigint from pg_stat_io where object = 'wal') as fsyncs"
             " from pg_stat_database where datname = current_database()"
         )
-    return Counters(row["commits"], row["wal_bytes"])
+    return Counters(**row)
 
 
 def processes(stage: Stage) -> dict[str, list[psutil.Process]]:

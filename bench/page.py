@@ -1,4 +1,4 @@
-"""docs/performance.md: what a benchmark writes between its markers, and where it was measured."""
+"""The pages of figures: what a benchmark writes between its markers, and where it was measured."""
 
 import platform
 import subprocess
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import psutil
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE, SCALING = DOCS / "performance.md", DOCS / "scaling.md"
 
 
 def machine() -> str:
@@ -19,9 +20,9 @@ def machine() -> str:
     )
 
 
-def write(lines: list[str], begin: str, end: str) -> None:
-    """Put lines between two markers of the page."""
-    page = PAGE.read_text(encoding="utf-8")
-    head, _, rest = page.partition(begin)
+def write(lines: list[str], begin: str, end: str, page: Path = PAGE) -> None:
+    """Put lines between two markers of a page."""
+    text = page.read_text(encoding="utf-8")
+    head, _, rest = text.partition(begin)
     tail = rest.partition(end)[2]
-    PAGE.write_text(f"{head}{begin}\n" + "\n".join(lines) + f"\n{end}{tail}", encoding="utf-8")
+    page.write_text(f"{head}{begin}\n" + "\n".join(lines) + f"\n{end}{tail}", encoding="utf-8")

@@ -16,6 +16,6 @@ def sync_noop() -> None:
 
 
 @task(queue="bench", name="bench:stamp")
-async def stamp() -> int:
+async def stamp(_number: int = 0) -> int:
     """Return the nanosecond at which the handler began."""
     return time.time_ns()

@@ -32,7 +32,7 @@ class Spent:
     caller: float
 
 
-def _server_seconds(pid: int) -> float:
+def server_seconds(pid: int) -> float:
     """CPU that a process has had: the kernel counts nanoseconds here, hundredths of seconds elsewhere."""
     return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9
 
@@ -44,10 +44,10 @@ class Meter:
         self._tx, self._pid, self._owner, self._worker = tx, pid, owner, worker
 
     async def _spend(self, verb: str, batch: int, parts: Sequence[Any], do: Callable[[Any], Awaitable[Any]]) -> Spent:
-        server, caller = _server_seconds(self._pid), time.process_time()
+        server, caller = server_seconds(self._pid), time.process_time()
         for part in parts:
             await do(part)
-        server, caller = _server_seconds(self._pid) - server, time.process_time() - caller
+        server, caller = server_seconds(self._pid) - server, time.process_time() - caller
         return Spent(verb, batch, 1e6 * server / TASKS, 1e6 * caller / TASKS)
 
     async def measure(self, size: int) -> list[Spent]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from core.leadership import Term
     from core.streams import References
 
+_SHARE = 0.1
 log = telemetry.get_logger("scheduler")
 
 
@@ -41,18 +42,18 @@ def duties(lease: float) -> list[Loop]:
     """Return what a leader does; watching must be much faster than a lease is long."""
     return [
         Loop(name="watch", tick=watch.tick, every=min(1.0, lease / 8)),
-        Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT),
+        Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT, share=_SHARE),
         Loop(name="due", tick=due.tick, every=0.5, full=due.LIMIT),
         Loop(name="gates", tick=gates.tick, every=1.0),
         Loop(name="wakes", tick=wakes.tick, every=0.0),
         Loop(name="feed", tick=feed.tick, every=feed.every),
         Loop(name="sweep", tick=sweep.tick, every=2.0, full=sweep.LIMIT),
-        Loop(name="expire", tick=expire.tick, every=1.0, full=expire.LIMIT),
-        Loop(name="cancels", tick=cancels.tick, every=1.0, full=cancels.LIMIT),
-        Loop(name="overdue", tick=overdue.tick, every=5.0),
+        Loop(name="expire", tick=expire.tick, every=1.0, full=expire.LIMIT, share=_SHARE),
+        Loop(name="cancels", tick=cancels.tick, every=1.0, full=cancels.LIMIT, share=_SHARE),
+        Loop(name="overdue", tick=overdue.tick, every=5.0, share=_SHARE),
         Loop(name="entries", tick=entries.tick, every=5.0),
         Loop(name="retention", tick=retention.tick, every=10.0, full=retention.LIMIT),
-        Loop(name="gauges", tick=gauges.tick, every=10.0),
+        Loop(name="gauges", tick=gauges.tick, every=10.0, share=_SHARE),
     ]
 
 

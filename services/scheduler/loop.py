@@ -23,12 +23,22 @@ log = telemetry.get_logger("scheduler")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """A tick and how often it comes round. One that did `full` or more has more to do, and comes round at once."""
+    """A tick and how often it comes round. One that did `full` or more has more to do, and comes round at once.
+
+    `share` is the most of the time that it may take: one that walks over what an old snapshot keeps in an index gets
+    slower and slower, and then comes round less often. A nudge brings it round at once all the same.
+    """
 
     name: str
     tick: Callable[[Context], Awaitable[int]]
     every: float | Callable[[Context], float]
     full: int = 1_000_000
+    share: float = 1.0
+
+    def spacing(self, ctx: Context, took: float) -> float:
+        """Return the seconds to the next round after one that took so many."""
+        every = self.every if isinstance(self.every, float) else self.every(ctx)
+        return max(every, took / self.share) if self.share < 1 else every
 
 
 async def run(loop: Loop, ctx: Context) -> None:
@@ -53,8 +63,9 @@ async def run(loop: Loop, ctx: Context) -> None:
             failures += 1
             log.exception("a tick failed, trying again", tick=loop.name, failures=failures)
         heed_cancel()
-        seconds.observe(ctx.clock.monotonic() - began)
-        every = loop.every if isinstance(loop.every, float) else loop.every(ctx)
+        took = ctx.clock.monotonic() - began
+        seconds.observe(took)
+        every = loop.spacing(ctx, took)
         await _rest(nudge, pause(every, failures, more=done >= loop.full, rand=ctx.clock.rand()))
 
 

@@ -7,7 +7,6 @@ a finish is fenced: somebody else owns the task by now, so the outcome is droppe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ from core import queue_manager as queue
 from core.domain.lifecycle import ENDED
 from core.errors import Unavailable
 from core.pool import heed_cancel
+from services.worker import crowd
 from services.worker.charging import rejected
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 500
 MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_HELD: Final = 10_000  # beyond that nothing new is claimed
-_CROWD: Final = 16  # a commit of so many is one of a crowd: the next one waits a moment for as many
-_CROWD_SECONDS: Final = 0.002
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 log = telemetry.get_logger("worker.finishing")
@@ -80,26 +78,16 @@ class Finisher:
             heed_cancel()
             await self._work.wait()
             while self._held:
-                await self._crowd()
+                await crowd.gather(self._last, self._more, self._work)
                 batch = self._take()
                 self._last = len(batch)
                 await self._finish(batch)
             self._work.clear()
             self._idle.set()
 
-    async def _crowd(self) -> None:
-        """In a crowd, wait a moment for what still runs; a lonely ending never waits."""
-        end = clock.monotonic() + _CROWD_SECONDS
-        while (
-            self._last >= _CROWD
-            and self._holding.jobs
-            and len(self._held) < MOST_ROWS
-            and (left := end - clock.monotonic()) > 0
-        ):
-            self._work.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._work.wait()
+    def _more(self) -> bool:
+        """Whether more endings may come, and there is room for them in one commit."""
+        return bool(self._holding.jobs) and len(self._held) < MOST_ROWS
 
     def _take(self) -> list[Ending]:
         batch: list[Ending] = []

@@ -16,6 +16,7 @@ from core import clock, telemetry
 from core import queue_manager as queue
 from core.errors import Unavailable
 from core.pool import heed_cancel
+from services.worker import crowd
 from services.worker.polling import LONGEST, Polling
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 _SAFETY_POLL: Final = 5.0  # with Redis there, and nothing coming from it
 _FULL_SECONDS: Final = 0.1  # full for so long, the leader is told that nothing is wanted
-_CROWD: Final = 16  # a claim of so many is one of a crowd: the next one waits a moment for as many slots
-_CROWD_SECONDS: Final = 0.002
 _LOOK_AGAIN: Final = 1.0  # shut or full: what opens the lane again need not have said so
 log = telemetry.get_logger("worker.lane")
 
@@ -87,7 +86,9 @@ class Intake:
             heed_cancel()
             if (sources := self.sources) is None or not sources.types:
                 await self._wait(_LOOK_AGAIN)
-            elif (free := await self._crowd(self._free())) <= 0:
+                continue
+            await crowd.gather(self._last, lambda: self._free() < self._places(), self.room)
+            if (free := self._free()) <= 0:
                 await self._full(sources)
             else:
                 try:
@@ -122,17 +123,6 @@ class Intake:
             await self._poll(sources, self._free())
         elif not refs and (sources.reader is None or sources.reader.degraded):
             await self._wait(self._polling.pause)
-
-    async def _crowd(self, free: int) -> int:
-        """Return how many slots are free; in a crowd, a moment later: one large claim costs far less than many small.
-
-        Lonely tasks never wait here, and long ones wait once: the claim after it is a small one.
-        """
-        end = clock.monotonic() + _CROWD_SECONDS
-        while self._last >= _CROWD and free < self._places() and (left := end - clock.monotonic()) > 0:
-            await self._wait(left)
-            free = self._free()
-        return free
 
     # ── references ──
 

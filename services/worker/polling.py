@@ -2,7 +2,7 @@
 
 In a long backlog a poll goes on where the last one ended. Nothing is lost by that: a row that becomes QUEUED gets a
 place at the end. But rows commit out of order, so from time to time all is looked at from the beginning. That visits
-every row that was claimed since somebody's oldest snapshot, and may take long; so it takes a twentieth of the time.
+every row that was claimed since somebody's oldest snapshot, and may take long; so it takes a fortieth of the time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LONGEST: Final = 1.0
 _REFUSED_SECONDS: Final = 5.0  # how long a poll passes over what a claim just refused
 _MOST_ASKED: Final = 2000
 _WHOLE_SECONDS: Final = 2.0
-_WHOLE_SHARE: Final = 20.0
+_WHOLE_SHARE: Final = 40.0
 
 
 class Polling:

@@ -120,7 +120,7 @@ async def test_a_slow_look_at_all_is_followed_by_a_long_pause(
         slow.setattr(queue, "poll", slowly)
         assert await lane.turn(2, fit=False) == ids[:2]
     for at in (2, 4, 6):
-        time.at += 6  # 18 seconds together, and a look of one second is worth twenty
+        time.at += 12  # 36 seconds together, and a look of one second is worth forty
         assert await lane.turn(2) == ids[at : at + 2]
     time.at += 6
     assert await lane.turn(2) == ids[:2]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.scheduler.duties import duties
-from services.scheduler.loop import MOST_BACKOFF, pause
+from services.scheduler.loop import MOST_BACKOFF, Loop, pause
 
 
 @given(every=st.floats(0.001, 60), failures=st.integers(0, 10_000), more=st.booleans(), rand=st.floats(0, 0.999))
@@ -22,6 +24,17 @@ def test_a_pause_is_bounded_and_a_failing_tick_never_runs_hot(
         assert found == 0
     else:
         assert found >= every * 0.9
+
+
+def test_a_duty_that_walks_over_what_is_dead_takes_its_share_of_the_time_at_most() -> None:
+    ctx: Any = None
+    bounded = Loop(name="t", tick=_nothing, every=1.0, share=0.1)
+    assert [bounded.spacing(ctx, took) for took in (0.0, 0.05, 0.5)] == [1.0, 1.0, 5.0]
+    assert Loop(name="t", tick=_nothing, every=0.0).spacing(ctx, 5.0) == 0.0  # it waits inside its tick
+
+
+async def _nothing(_ctx: Any) -> int:
+    return 0
 
 
 def test_watching_is_fast_enough_for_its_own_gap_rule() -> None:
