@@ -255,11 +255,26 @@ def _reborn(world: World, victim: Member, before: str) -> str | None:
 # ── alive, and it is the child that is not well ─────────────────────────────────────────────────────────
 
 
+def one_by_one(world: World, history: Path) -> None:
+    """Have every worker run a sync task that is not short: from then on none waits in a child behind another."""
+    everybody = {one.pid for one in world.fleet.living("worker")}
+    seen: set[int] = set()
+
+    def all_seen() -> bool:
+        ids = send(world, WORK, WORKERS, "sync", {"history": str(history), "seconds": 0.2})
+        world.ended(ids)
+        seen.update(world.holders(ids).values())
+        return seen >= everybody
+
+    until(all_seen, 30)
+
+
 @pytest.mark.parametrize("how", ["sync", "loop"])
 def test_row_09_hung_child(fleet: World, history: Path, how: str) -> None:
     """Every sync place is held on to, or a loop is blocked: for longer than the lease."""
     limit: dict[str, Any] = {"timeout": 2 * LEASE, "max_attempts": 1}
     if how == "sync":
+        one_by_one(fleet, history.with_name(f"{history.name}-before"))
         bad = send(fleet, "tests.handlers:hold_gil", WORKERS - 1, "default", {"seconds": 60}, **limit)
         bad += send(fleet, "tests.handlers:spin", 1, "default", {}, **limit)
     else:
