@@ -92,6 +92,20 @@ def send(world: World, name: str, number: int, queue_name: str, payload: dict[st
     return sent.ids
 
 
+def one_by_one(world: World, history: Path) -> None:
+    """Have every worker run a sync task that is not short: from then on none waits in a child behind another."""
+    everybody = {one.pid for one in world.fleet.living("worker")}
+    seen: set[int] = set()
+
+    def all_seen() -> bool:
+        ids = send(world, WORK, WORKERS, "sync", {"history": str(history), "seconds": 0.2})
+        world.ended(ids)
+        seen.update(world.holders(ids).values())
+        return seen >= everybody
+
+    until(all_seen, 30)
+
+
 def load(world: World, history: Path, *, seconds: float = LONGER) -> list[str]:
     """A mixed lot, of which the first LONG take so long: longer than a lease."""
     ids = send(world, AWORK, LONG, "async", {"history": str(history), "seconds": seconds})
@@ -156,6 +170,7 @@ def test_row_07_worker_kill_9(fleet: World, history: Path) -> None:
 
 def test_kill_9_of_a_supervisor_leaves_no_child(fleet: World, history: Path) -> None:
     """Also when a child is in the middle of C code that does not give the GIL back, or in a `while True`."""
+    one_by_one(fleet, history.with_name(f"{history.name}-before"))
     bad = send(fleet, "tests.handlers:hold_gil", 1, "default", {"seconds": 40}, timeout=60.0)
     bad += send(fleet, "tests.handlers:spin", 1, "default", {}, timeout=60.0)
     ids = send(fleet, AWORK, 4, "async", {"history": str(history), "seconds": 0.3})
@@ -253,20 +268,6 @@ def _reborn(world: World, victim: Member, before: str) -> str | None:
 
 
 # ── alive, and it is the child that is not well ─────────────────────────────────────────────────────────
-
-
-def one_by_one(world: World, history: Path) -> None:
-    """Have every worker run a sync task that is not short: from then on none waits in a child behind another."""
-    everybody = {one.pid for one in world.fleet.living("worker")}
-    seen: set[int] = set()
-
-    def all_seen() -> bool:
-        ids = send(world, WORK, WORKERS, "sync", {"history": str(history), "seconds": 0.2})
-        world.ended(ids)
-        seen.update(world.holders(ids).values())
-        return seen >= everybody
-
-    until(all_seen, 30)
 
 
 @pytest.mark.parametrize("how", ["sync", "loop"])
