@@ -2,7 +2,7 @@
 
 import asyncio
 
-from bench import latency, leader, submits, worker
+from bench import filling, latency, leader, submits, worker
 from bench.drain import Drain, drain, worker_count
 from bench.page import DOCS, machine, write
 from bench.plot import bars
@@ -41,6 +41,8 @@ def rows(drains: list[Drain]) -> list[str]:
 
 async def latencies(database: Database, ground: Stage, rate: float) -> tuple[list[str], list[float]]:
     """The latency table, and the idle figures themselves."""
+    await filling.empty(database)
+    await filling.settle(database)
     hands = [ground.fleet.worker("bench.tasks") for _ in range(worker_count())]
     ground.fleet.ready(*hands)
     async with Client(url=ground.url, api_key=ground.key) as client:

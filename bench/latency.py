@@ -14,8 +14,8 @@ from core.database import Database
 from services.dev.stage import Stage
 from taskflow_queue import Client
 
-WARM_UP, COUNT, PACE_SECONDS = 20, 500, 0.02
-LOAD_SECONDS, GROUP_SECONDS = 10.0, 0.05
+WARM_UP, COUNT, PACE_SECONDS = 100, 500, 0.02
+LOAD_SECONDS, GROUP_SECONDS = 10.0, 0.01
 BUCKETS_MS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 1000)
 
 
@@ -43,7 +43,7 @@ async def latencies(client: Client) -> list[float]:
 
 
 async def loaded(client: Client, database: Database, rate: float) -> list[float]:
-    """The same at `rate` tasks a second: every 50 ms as many as go into them, by one call of `map`."""
+    """The same at `rate` tasks a second: every 10 ms as many as go into them, by one call of `map`."""
     submit = stamp.options(client=client)
     group = max(int(rate * GROUP_SECONDS), 1)
     begun: dict[str, int] = {}
