@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from taskflow_queue import AsyncTask, NotJson, SettingError, SyncTask, registry, task
-from taskflow_queue.calls import arguments, encode, payload
+from taskflow_queue.calls import arguments, decode, encode, payload
 from taskflow_queue.options import Options
 
 if TYPE_CHECKING:
@@ -93,6 +93,27 @@ def test_a_script_names_its_tasks_as_a_worker_does(tmp_path: Path) -> None:
 )
 def test_a_payload_stands_for_arguments(value: Any, call: tuple[list[Any], dict[str, Any]]) -> None:
     assert arguments(value) == call
+
+
+def _nothing() -> None: ...
+def _two(a: int, b: int) -> None: ...
+def _one_or_two(a: int, b: int = 0, /) -> None: ...
+def _any(a: int, *more: int) -> None: ...
+def _named(a: int, *, b: int) -> None: ...
+def _named_or_not(a: int, *, b: int = 0, **more: int) -> None: ...
+
+
+@pytest.mark.parametrize("function", [_nothing, _two, _one_or_two, _any, _named, _named_or_not])
+@pytest.mark.parametrize("number", range(5))
+def test_a_call_without_keywords_is_taken_when_the_function_takes_it(function: Any, number: int) -> None:
+    made = task(name=f"takes:{function.__name__}")(function)
+    try:
+        function(*range(number))
+    except TypeError:
+        with pytest.raises(TypeError, match=function.__name__):
+            made.payload(*range(number))
+    else:
+        assert decode(made.payload(*range(number))) == {"args": list(range(number)), "kwargs": {}}
 
 
 def test_a_call_comes_back_as_it_went() -> None:
