@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
 from bench import filling
@@ -49,17 +50,29 @@ async def _beat(database: Database, worker: UUID) -> None:
         await asyncio.sleep(1)
 
 
-async def references(database: Database, stage: Stage) -> float:
-    """References a second from the leader's process to one reader that gives them back at once."""
-    await filling.empty(database)
-    await filling.backlog(database, KIND, REFERENCES, stage.owner)
+@asynccontextmanager
+async def _worker(database: Database) -> AsyncIterator[UUID]:
+    """A worker that is a row and beats."""
     face = _face()
     async with database.connection() as tx:
         await _register(tx, [face])
     beating = asyncio.create_task(_beat(database, face.id))
+    try:
+        yield face.id
+    finally:
+        beating.cancel()
+        await asyncio.wait({beating})
+    async with database.connection() as tx:
+        await queue.retire_worker(tx, face.id)
+
+
+async def references(database: Database, stage: Stage) -> float:
+    """References a second from the leader's process to one reader that gives them back at once."""
+    await filling.empty(database)
+    await filling.backlog(database, KIND, REFERENCES, stage.owner)
     seen: set[UUID] = set()
-    async with References(seconds=5.0) as refs:
-        reader = refs.reader(worker=face.id, lane=Lane.ASYNC, queues=[filling.QUEUE], types=[KIND])
+    async with _worker(database) as worker, References(seconds=5.0) as refs:
+        reader = refs.reader(worker=worker, lane=Lane.ASYNC, queues=[filling.QUEUE], types=[KIND])
         began, ack = 0.0, []
         end = time.monotonic() + PATIENCE_SECONDS
         while len(seen) < REFERENCES and time.monotonic() < end:
@@ -69,10 +82,8 @@ async def references(database: Database, stage: Stage) -> float:
         rate = len(seen) / (time.monotonic() - began)
         await reader.ack(ack)
         await reader.aclose()
-    beating.cancel()
-    await asyncio.wait({beating})
-    async with database.connection() as tx:
-        await queue.retire_worker(tx, face.id)
+    if len(seen) < REFERENCES:
+        raise TimeoutError(f"{len(seen)} of {REFERENCES} references came within {PATIENCE_SECONDS:.0f} s")
     return rate
 
 
@@ -81,21 +92,16 @@ async def promotions(database: Database, stage: Stage) -> float:
     await filling.empty(database)
     await filling.gated(database, KIND, stage.owner, held=HELD, keys=KEYS)
     await filling.settle(database)
-    face = _face()
-    async with database.connection() as tx:
-        await _register(tx, [face])
-    beating = asyncio.create_task(_beat(database, face.id))
     end = time.monotonic() + PATIENCE_SECONDS
     done, seconds = 0, 0.0
-    while done < KEYS and time.monotonic() < end:
-        await asyncio.sleep(0.5)
-        async with database.connection() as tx:
-            done, seconds = await tx.fetchrow(_PROMOTED)
-    beating.cancel()
-    await asyncio.wait({beating})
-    async with database.connection() as tx:
-        await queue.retire_worker(tx, face.id)
-    return done / seconds if seconds else 0.0
+    async with _worker(database):
+        while done < KEYS and time.monotonic() < end:
+            await asyncio.sleep(0.5)
+            async with database.connection() as tx:
+                done, seconds = await tx.fetchrow(_PROMOTED)
+    if done < KEYS:
+        raise TimeoutError(f"{done} of {KEYS} tasks were let through within {PATIENCE_SECONDS:.0f} s")
+    return done / seconds
 
 
 async def rounds(database: Database) -> tuple[float, float]:
@@ -161,8 +167,6 @@ async def figures(database: Database, stage: Stage) -> list[str]:
     let = await promotions(database, stage)
     stage.fleet.stop(*stage.fleet.living("scheduler"))
     first, later = await rounds(database)
-    with suppress(ValueError):
-        stage.schedulers.clear()
     stage.fleet.ready(stage.fleet.scheduler())
     many = f"a feeder's round over {QUEUES:,} queues: the first, the slowest of the next five"
     return [

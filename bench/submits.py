@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from statistics import median
 
 import msgspec
 
@@ -120,13 +121,9 @@ async def figures(stage: Stage) -> list[str]:
     return [
         "| submit over REST | tasks/s (median of three) | lowest | target |",
         "|---|---|---|---|",
-        f"| one a request, {CONNECTIONS} connections | {_middle(ones):,.0f} | {min(ones):,.0f} | |",
-        f"| the same body, only checked | {_middle(bares):,.0f} | {min(bares):,.0f} | |",
-        f"| ratio of these two | {_middle(ratios):.2f} | {min(ratios):.2f} | 0.6 |",
-        f"| `tasks:batch` of {BATCH}, 2 connections | {_middle(many):,.0f} | {min(many):,.0f} | |",
-        f"| `map` of the SDK, {BATCH * BATCHES:,} | {_middle(mapped):,.0f} | {min(mapped):,.0f} | 0.7 of pgqueuer |",
+        f"| one a request, {CONNECTIONS} connections | {median(ones):,.0f} | {min(ones):,.0f} | |",
+        f"| the same body, only checked | {median(bares):,.0f} | {min(bares):,.0f} | |",
+        f"| ratio of these two | {median(ratios):.2f} | {min(ratios):.2f} | 0.6 |",
+        f"| `tasks:batch` of {BATCH}, 2 connections | {median(many):,.0f} | {min(many):,.0f} | |",
+        f"| `map` of the SDK, {BATCH * BATCHES:,} | {median(mapped):,.0f} | {min(mapped):,.0f} | 0.7 of pgqueuer |",
     ]
-
-
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]

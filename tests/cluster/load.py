@@ -81,7 +81,7 @@ class Load:
         assert self.problems[:5] == []
         assert self.answered
         self._release.ended(self.ids, within)
-        verdict = history.verify(self._release, self.ids).clean()  # type: ignore[arg-type]
+        verdict = history.verify(self._release, self.ids).clean()
         found = self._release.rows("select id::text, result from tasks where queue = %s", self._queue)
         results = {row["id"]: row["result"] for row in found}
         expected = dict(self.answered.values())

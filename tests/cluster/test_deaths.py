@@ -36,7 +36,7 @@ def test_an_evicted_worker_is_named_and_charges_nothing(release: Release, say: C
         death = first_death(release, task)
         assert death["reason"] == "Evicted"
         release.ended([task], 90)
-        verdict = history.verify(release, [task]).clean()  # type: ignore[arg-type]
+        verdict = history.verify(release, [task]).clean()
     assert verdict.charged == 0
     say(f"an eviction, as the API tells it: {death['reason']}, {death['message']}")
 
@@ -66,7 +66,7 @@ def test_a_preempted_worker_is_named_and_charges_nothing(
             death = first_death(release, task)
             assert death["reason"] == "Preempted"
             release.ended([task], 120)
-            verdict = history.verify(release, [task]).clean()  # type: ignore[arg-type]
+            verdict = history.verify(release, [task]).clean()
         kube("delete", "pod", "urgent", "--wait=false")
     assert verdict.charged == 0
     say(f"a preemption, as the API tells it: {death['reason']}, {death['message']}")

@@ -27,7 +27,7 @@ def test_drain_lets_running_tasks_end_and_keeps_waiting_ones(release: Release) -
     done = [task for task, status in found.items() if status == "COMPLETED"]
     assert done
     assert {found[task] for task in ids if task not in done} <= {"QUEUED", "PENDING"}
-    assert history.verify(release, done).clean().events["STARTED"] == len(done)  # type: ignore[arg-type]
+    assert history.verify(release, done).clean().events["STARTED"] == len(done)
 
 
 def test_purge_cancels_what_waits(release: Release) -> None:

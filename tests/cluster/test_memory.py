@@ -23,7 +23,7 @@ def test_out_of_memory_is_named_ends_in_quarantine_and_charges_no_neighbour(
         neighbours = release.submit(queue, [{"value": one, "seconds": 1.0} for one in range(20)])
         [glutton] = release.submit(queue, [{"value": 1, "megabytes": 2 * LIMIT, "seconds": 30.0}], "eat")
         found = release.ended([glutton, *neighbours], 240)
-        verdict = history.verify(release, neighbours).clean()  # type: ignore[arg-type]
+        verdict = history.verify(release, neighbours).clean()
         attempts = release.attempts(glutton)
     for attempt in attempts:
         say(f"attempt {attempt['attempt']}: {attempt['event']}, {attempt['cause']}, {attempt['error']}")

@@ -82,7 +82,7 @@ def test_the_results_of_a_lost_nodes_worker_are_fenced(
         release.kube.until(fenced, 90)
         release.ended(ids, 180)
         release.settled()
-        verdict = history.verify(release, ids).clean()  # type: ignore[arg-type]
+        verdict = history.verify(release, ids).clean()
         told = release.attempts(task)
         [(_, answer)] = release.get(f"/v1/tasks/{task}/attempts")
     assert verdict.charged == 0, "a lost node charges nothing"

@@ -37,7 +37,7 @@ def test_replicas_rise_from_none_with_the_queue_and_fall_to_none_after_it(
             release.workers(queue, 0)
             empty = time.monotonic() - began
             release.kube.until(lambda: watch.samples[-1].replicas == 0, 30)
-        verdict = history.verify(release, ids).clean()  # type: ignore[arg-type]
+        verdict = history.verify(release, ids).clean()
     assert verdict.events == {"CREATED": number, "STARTED": number, "COMPLETED": number}, "each task ran once"
     assert watch.most == most
     say(f"{number} tasks of 1 s, replicas 0 → {watch.most} → 0: the first pod ordered after {woken:.1f} s,")
@@ -72,7 +72,7 @@ def test_forced_scale_downs_interrupt_no_attempt(release: Release, say: Callable
                 f"{', the operator killed during the drain' if killed else ''}; {held} of the rest busy"
             )
         release.ended(ids, 300)
-        verdict = history.verify(release, ids).clean()  # type: ignore[arg-type]
+        verdict = history.verify(release, ids).clean()
     assert INTERRUPTED & set(verdict.events) == set(), verdict.events
     assert verdict.events["STARTED"] == len(ids)
     say(f"{rounds} scale-downs, {len(ids)} tasks of {seconds:.0f} s: {len(ids)} attempts, 0 interrupted")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from tests.system.world import World
 
 ENDINGS = {"COMPLETED", "FAILED", "RETRIED", "RELEASED", "RESCUED", "CANCELLED", "QUARANTINED"}
 
@@ -23,6 +21,12 @@ select task_id::text as task, event_type::text as event, attempt, claim::text, w
        created_at
 from task_events where task_id = any(%s::uuid[]) order by created_at, id
 """
+
+
+class Rows(Protocol):
+    """Who can ask PostgreSQL: a world of processes, or a release on a cluster."""
+
+    def rows(self, query: str, *values: Any) -> list[dict[str, Any]]: ...
 
 
 @dataclass
@@ -48,7 +52,7 @@ def read(history: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
 
 
-def verify(world: World, ids: Iterable[str], history: Path | None = None) -> Verdict:
+def verify(world: Rows, ids: Iterable[str], history: Path | None = None) -> Verdict:
     """Check I1 to I4 for these tasks, all of which are meant to have COMPLETED."""
     ids = list(ids)
     verdict = Verdict()

@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from uuid import uuid4
-
 import pytest
 
-from core.domain.ordering import PriorityType
-from core.domain.task import Claimed
 from services.worker.catalogue import Catalogue
 from taskflow_queue.protocol import Definition
-
-TASK = Claimed(
-    id=uuid4(),
-    attempt=1,
-    claim=uuid4(),
-    type="m:plain",
-    payload="null",
-    queue="default",
-    priority=PriorityType.NORMAL,
-    owner_id=1,
-    timeout_seconds=None,
-    max_attempts=None,
-    retry_count=0,
-    crash_count=0,
-    worker_deaths=0,
-    isolation=0,
-    created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    seq=1,
-)
+from tests.unit.worker.made import TASK
 
 
 @pytest.fixture

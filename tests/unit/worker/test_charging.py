@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.domain.lifecycle import TABLE, Cause, TaskStatus
-from core.domain.ordering import PriorityType
 from core.domain.retry import RetryPolicy
-from core.domain.task import MAX_CRASHES, Claimed, Ending, Reason
+from core.domain.task import MAX_CRASHES, Ending, Reason
 from services.worker.charging import MOST_RESULT, ErrorInfo, Kind, Outcome, charge, rejected
+from tests.unit.worker.made import TASK
 
-TASK = Claimed(
-    id=UUID(int=1),
-    attempt=3,
-    claim=UUID(int=2),
-    type="a:b",
-    payload="null",
-    queue="default",
-    priority=PriorityType.NORMAL,
-    owner_id=1,
-    timeout_seconds=None,
-    max_attempts=None,
-    retry_count=0,
-    crash_count=0,
-    worker_deaths=0,
-    isolation=0,
-    created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    seq=1,
-)
+if TYPE_CHECKING:
+    from core.domain.task import Claimed
+
 POLICY = RetryPolicy(max_attempts=3, initial=1.0, factor=2.0, cap=300.0)
 UNCHARGED = {Kind.SUSPECT, Kind.RELEASED, Kind.FORGOTTEN, Kind.LATER, Kind.RETURNED, Kind.CANCELLED}
 
