@@ -4,8 +4,9 @@ No task is ever interrupted by a scale-down. A ReplicaSet chooses its own victim
 those that are not ready, then those of the lowest deletion cost. So `replicas` are lowered only by the number of pods
 that hold nothing, can take nothing and are ahead in that order:
 
-- a pod is *removable* when its worker is cordoned, holds nothing and is not ready (a worker says so only when no claim
-  is under way), or when its container does not run and nobody registered from it;
+- a pod is *removable* when its worker is cordoned, holds nothing and is not ready, or when its container does not run
+  and nobody registered from it. A cordon waits for claims that are under way, so what PostgreSQL says after it stays
+  true; that the pod is not ready, for whatever reason, is only asked for its place in the order;
 - after a restart of its container a pod is not removable for a minute: a new process may be about to register;
 - a removable pod is marked first, and counts from the next tick on: by then the ReplicaSet, too, knows that it is not
   ready;

@@ -13,14 +13,14 @@ from core import queue_manager as queue
 from core.database import Database
 from core.domain.gates import GateKey
 from core.domain.ordering import PriorityType
-from core.verbs import leading
+from core.verbs import leading, running
 from tests.machine import deeds
-from tests.machine.calls import Fate
+from tests.machine.calls import Call, Fate
 from tests.machine.trail import Violation
 from tests.machine.world import CAPPED, OWNER, PLAIN, TYPES, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from uuid import UUID
 
 SLOW = 77  # the advisory lock that holds a statement up
@@ -117,15 +117,15 @@ def test_a_key_is_taken_once_by_two_who_hold_it_at_once(world: World) -> None:
     assert second.answer[0].outcome is queue.KeyedOutcome.CREATED
 
 
-def sleep_in_rescue(world: World, meanwhile: Any) -> None:
-    """Have a leader's rescue take its snapshot, then do `meanwhile`, then let it go on to its locks."""
+def sleep_in(world: World, verb: Callable[[Any], Awaitable[Any]], meanwhile: Callable[[], Awaitable[Any]]) -> Any:
+    """Have `verb` take its snapshot, then do `meanwhile`, then let it go on to its locks; return what it answers."""
 
-    async def go() -> None:
+    async def go() -> Any:
         await world.observer.execute(FAILPOINT)
         async with Database(world.url, name="slow", search_path="slow,public") as db:
             sleeper = await db.own_connection()
             await world.observer.execute(f"select pg_advisory_lock({SLOW})")
-            asleep = asyncio.ensure_future(queue.rescue(sleeper))
+            asleep = asyncio.ensure_future(verb(sleeper))
             blocked = False
             while not blocked:
                 blocked = await world.observer.fetchval(
@@ -133,10 +133,11 @@ def sleep_in_rescue(world: World, meanwhile: Any) -> None:
                 )
             await meanwhile()
             await world.observer.execute(f"select pg_advisory_unlock({SLOW})")
-            await asleep
+            answer = await asleep
             await sleeper.close()
+            return answer
 
-    world.run(go())
+    return world.run(go())
 
 
 def rescued_and_claimed_meanwhile(world: World) -> None:
@@ -150,7 +151,7 @@ def rescued_and_claimed_meanwhile(world: World) -> None:
         found = await queue.claim(world.observer, [task], worker=second.id, claim=world.name(), types=TYPES)
         second.held.update({item.id: item for item in found})
 
-    sleep_in_rescue(world, meanwhile)
+    sleep_in(world, queue.rescue, meanwhile)
     assert task in second.held
     world.check()
 
@@ -182,7 +183,7 @@ def test_a_rescue_that_slept_sees_the_cancel_that_came_meanwhile(world: World) -
     async def meanwhile() -> None:
         await queue.cancel(world.observer, [task], owner_id=OWNER, by="owner")
 
-    sleep_in_rescue(world, meanwhile)
+    sleep_in(world, queue.rescue, meanwhile)
     assert status(world, task) == "CANCELLED"
 
 
@@ -237,3 +238,37 @@ def test_a_takeover_waits_for_the_open_transaction_of_the_old_leader_and_shuts_o
     world.resolve(slow, Fate.ACK)
     assert world.check().epoch == 2
     assert world.seen["deposed"] == 1
+
+
+def test_a_cordon_waits_for_a_claim_and_a_beat_does_not(world: World) -> None:
+    worker = world.workers[0]
+    late = deeds.claim(world, worker, [submitted(world)], Fate.HOLD)
+    world.run(queue.beat(world.observer, worker.id, free_sync=1, free_async=1))
+    cordon = world.step(Call("cordon", lambda tx: queue.cordon(tx, [worker.id]), Fate.ACK))
+    assert not cordon.done
+    world.resolve(late, Fate.ACK)
+    assert cordon.answer == [worker.id]
+    assert worker.held
+
+
+def claimed_and_cordoned_meanwhile(world: World) -> list[queue.Claimed]:
+    worker, task = world.workers[0], submitted(world)
+
+    async def claim(tx: Any) -> list[queue.Claimed]:
+        return await queue.claim(tx, [task], worker=worker.id, claim=world.name(), types=TYPES)
+
+    async def meanwhile() -> None:
+        await queue.beat(world.observer, worker.id, free_sync=1, free_async=1)
+        assert await queue.cordon(world.observer, [worker.id])
+
+    return list(sleep_in(world, claim, meanwhile))
+
+
+def test_a_claim_that_slept_takes_nothing_once_its_worker_is_cordoned(world: World) -> None:
+    assert claimed_and_cordoned_meanwhile(world) == []
+
+
+def test_without_the_lock_on_its_worker_it_would(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert " for key share" in sql.statement("claim")
+    monkeypatch.setattr(running, "statement", lambda name: sql.statement(name).replace(" for key share", ""))
+    assert claimed_and_cordoned_meanwhile(world)

@@ -5,10 +5,15 @@
 -- order can be made of it, which is what tempts the planner to walk the whole key of a table it believes empty. The
 -- other statements write it for the same reason. SKIP LOCKED: a row that another
 -- transaction is moving is not waited for; whoever holds it decides what becomes of it.
-with wanted as (
+-- The worker's row is locked in the one mode that a cordon waits for and a beat does not: once a cordon is committed, no
+-- claim that it did not see can follow.
+with free as (
+    select from workers where id = $2 and state = 'alive' for key share
+),
+wanted as (
     select wanted.id, wanted.place
     from unnest($1::uuid[]) with ordinality as wanted (id, place)
-    where exists (select from workers where workers.id = $2 and workers.state = 'alive')
+    where exists (select from free)
 ),
 locked as (
     select wanted.place, found.*

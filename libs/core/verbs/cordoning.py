@@ -15,8 +15,7 @@ _MOST_MESSAGE = 2000  # characters of what Kubernetes says of a death
 async def cordon(tx: Tx, workers: Sequence[UUID]) -> list[UUID]:
     """Let `workers` claim nothing more; return those that were alive, and are cordoned now.
 
-    A claim that began before may still come back with tasks: the worker itself knows when it holds nothing, and says
-    so by not being ready.
+    It waits for their claims that are under way, so what they hold from here on is what PostgreSQL says that they hold.
     """
     return [row["id"] for row in await tx.fetch(statement("workers_turn"), sorted(workers), "alive", "cordoned")]
 

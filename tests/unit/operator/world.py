@@ -1,8 +1,8 @@
 """A cluster small enough to think about: pods, a ReplicaSet, workers with tasks, and an operator that may die anywhere.
 
 Everybody is late. The kubelet tells of readiness some steps later, the ReplicaSet sees pods as they were some steps
-ago, a worker hears of a cordon with its next beat, a claim that began before a cordon is committed after it, the
-operator reads pods, database and Deployment at three different moments, and its writes come one by one.
+ago, a worker hears of a cordon with its next beat, the operator reads pods, database and Deployment at three different
+moments, and its writes come one by one. Only PostgreSQL is exact: a cordon waits for the claims that are under way.
 
 Only two things have a bound, because nothing could hold without: from reading the pods to what the ReplicaSet makes of
 it pass fewer steps than a container needs from its start to its first claim.
@@ -147,13 +147,17 @@ class World:
         if self.rand.random() < 0.3:
             live.told = live.state == "cordoned"
         while live.claiming and self.rand.random() < 0.5:
-            live.claiming -= 1
-            if self.waiting:
-                self.waiting -= 1
-                live.tasks.append(1 + self.rand.randrange(self.length))
+            self._commit(live)
         # It need not have heard that the cordon is over: a hint may bring it to claim at once.
         if live.state == "alive" and self.waiting and len(live.tasks) + live.claiming < 4 and self.rand.random() < 0.7:
             live.claiming += 1
+
+    def _commit(self, live: Process) -> None:
+        """A claim that is under way comes back, with a task if there is one yet."""
+        live.claiming -= 1
+        if self.waiting:
+            self.waiting -= 1
+            live.tasks.append(1 + self.rand.randrange(self.length))
 
     def _mishaps(self) -> None:
         pods = list(self.pods.values())
@@ -235,6 +239,7 @@ class World:
         self.history = made.history
         self.plans.append(made)
         self._turn(made.uncordon, "cordoned", "alive")
+        self._land(made.cordon)
         self._turn(made.cordon, "alive", "cordoned")
         if (made.cordon or made.uncordon) and self.rand.random() < 0.3:
             yield
@@ -268,6 +273,11 @@ class World:
             return None
         running = sum(len(one.tasks) for pod in self.pods.values() for one in pod.processes)
         return Asked(queued=self.waiting, running=running)
+
+    def _land(self, workers: tuple[UUID, ...]) -> None:
+        for live in filter(None, (pod.live for pod in self.pods.values())):
+            while live.id in workers and live.claiming:
+                self._commit(live)
 
     def _turn(self, workers: tuple[UUID, ...], before: str, after: str) -> None:
         for pod in self.pods.values():
