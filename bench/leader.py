@@ -16,7 +16,7 @@ from core.domain.ordering import Lane
 from core.domain.task import WorkerFace
 from core.leadership import Leadership, PostgresLease
 from core.pool import Tx
-from core.streams import References
+from core.references import References
 from services.dev.stage import Stage
 from services.scheduler import duties
 
@@ -67,20 +67,19 @@ async def _worker(database: Database) -> AsyncIterator[UUID]:
 
 
 async def references(database: Database, stage: Stage) -> float:
-    """References a second from the leader's process to one reader that gives them back at once."""
+    """References a second from the leader's process to one reader."""
     await filling.empty(database)
     await filling.backlog(database, KIND, REFERENCES, stage.owner)
     seen: set[UUID] = set()
     async with _worker(database) as worker, References(seconds=5.0) as refs:
         reader = refs.reader(worker=worker, lane=Lane.ASYNC, queues=[filling.QUEUE], types=[KIND])
-        began, ack = 0.0, []
+        began = 0.0
         end = time.monotonic() + PATIENCE_SECONDS
         while len(seen) < REFERENCES and time.monotonic() < end:
-            ack = await reader.read(count=WANT, want=WANT, ack=ack)
+            found = await reader.read(count=WANT, want=WANT)
             began = began or time.monotonic()
-            seen.update(ref.id for ref in ack)
+            seen.update(ref.id for ref in found)
         rate = len(seen) / (time.monotonic() - began)
-        await reader.ack(ack)
         await reader.aclose()
     if len(seen) < REFERENCES:
         raise TimeoutError(f"{len(seen)} of {REFERENCES} references came within {PATIENCE_SECONDS:.0f} s")

@@ -19,7 +19,7 @@ from services.scheduler import duties
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from core.streams import Reader, References
+    from core.references import Reader, References
     from services.scheduler.context import Context
 
 

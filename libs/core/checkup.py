@@ -122,7 +122,7 @@ def _redis(name: str, version: str, policy: str) -> Finding:
     if tuple(int(part) for part in version.split(".")[:2]) < LEAST_REDIS:
         return bad(name, f"{version} is too old", "use Redis 7.0 or newer")
     if policy != "noeviction":
-        fix = "set maxmemory-policy noeviction: an evicted stream is found again, but only by a scan"
+        fix = "set maxmemory-policy noeviction: an evicted list is found again, but only by a scan"
         return bad(name, f"{version} answers, and evicts keys ({policy})", fix)
     return good(name, f"{version} answers")
 

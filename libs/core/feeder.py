@@ -12,7 +12,7 @@ from core import telemetry
 from core.domain.credits import Ledger
 from core.domain.cursors import Route
 from core.domain.feeding import Ask, Feeding
-from core.domain.ordering import URGENCY, Lane, digest, stream_key
+from core.domain.ordering import URGENCY, Lane, digest, list_key
 from core.domain.windows import LaneFace, LaneOf, Rooms, Wants
 from core.pool import Database
 from core.redis_client import RedisDown
@@ -56,9 +56,9 @@ class Feeder:
         self._laid = None
 
     def readable(self) -> set[str]:
-        """Return the streams that some live lane reads, of paused queues as well."""
+        """Return the lists that some live lane reads, of paused queues as well."""
         return {
-            stream_key(name, priority, face.digest)
+            list_key(name, priority, face.digest)
             for face in self.feeding.lanes
             for name in face.queues
             for priority in URGENCY
@@ -102,7 +102,7 @@ class Feeder:
         if self._laid is None or now - self._laid >= LAY_SECONDS:
             await self._lay(now)
         feeding = self.feeding
-        seen = await self._refs.snapshot(feeding.streams, self._generation, backlog=feeding.backlog)
+        seen = await self._refs.snapshot(feeding.lists, self._generation, backlog=feeding.backlog)
         self._see(now, seen)
         wakes = (seen.wakes | self._woken) - {""}
         self._woken = set()

@@ -1,6 +1,7 @@
 """A lane's reading of references: what a worker may claim, in order, HIGH first.
 
-Owns the reads and their acknowledgements. Does not decide what is run: a reference is a hint, the claim decides.
+A reference that was read is gone from Redis, and nobody waits for it to be acknowledged: it is a hint, the claim
+decides, and what was lost on the way is QUEUED in PostgreSQL, where the feeder finds it again (cursors.py).
 """
 
 import asyncio
@@ -12,24 +13,22 @@ from uuid import UUID
 
 from redis import exceptions as failure
 
-from core import clock, telemetry
-from core.domain.ordering import URGENCY, Lane, PriorityType, digest, stream_key
+from core import clock
+from core.domain.ordering import URGENCY, Lane, PriorityType, digest, list_key, priority_of
 from core.lua import load
 from core.pool import uuid_of
 from core.redis_client import RedisDown, Server
 
-GROUP = b"w"
 _READ = load("read")
 _PAUSE_SECONDS = 0.05  # after a blocking read that failed, so that no loop runs hot
-log = telemetry.get_logger("streams")
+_ID_BYTES = 16
 
 
 class Ref(NamedTuple):
-    """A hint that a task may be claimed. `stream` and `entry` say where it is to be given back."""
+    """A hint that a task may be claimed. `list` says where it is to be given back."""
 
     id: UUID
-    stream: str
-    entry: bytes
+    list: str
 
 
 class Seat:
@@ -41,10 +40,10 @@ class Seat:
         self._number = 0
         self._waiting: asyncio.Task[list[Ref]] | None = None
 
-    def start(self, consumer: str, keys: Sequence[str], count: int, block_ms: int) -> "asyncio.Task[list[Ref]]":
+    def start(self, keys: Sequence[str], count: int, block_ms: int) -> "asyncio.Task[list[Ref]]":
         """Begin to wait, or go on waiting when an earlier read was abandoned by its caller."""
         if self._waiting is None:
-            self._waiting = asyncio.create_task(self._block(consumer, keys, count, block_ms))
+            self._waiting = asyncio.create_task(self._block(keys, count, block_ms))
         return self._waiting
 
     def leave(self) -> None:
@@ -69,7 +68,7 @@ class Seat:
         return [] if waiting.cancelled() or waiting.exception() else waiting.result()
 
     async def aclose(self) -> None:
-        """Stop waiting and hang up; what was given meanwhile goes back to others by the leader's sweep."""
+        """Stop waiting and hang up; what was given meanwhile is hinted to others again."""
         await self.stop()
         await self._hang_up()
 
@@ -79,18 +78,15 @@ class Seat:
             with suppress(failure.RedisError, OSError):
                 await connection.disconnect(nowait=True)
 
-    async def _block(self, consumer: str, keys: Sequence[str], count: int, block_ms: int) -> list[Ref]:
+    async def _block(self, keys: Sequence[str], count: int, block_ms: int) -> list[Ref]:
         try:
             if self._connection is None:
                 await self._server.call(self._connect)
-            await self._connection.send_command(
-                "XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", block_ms,
-                "STREAMS", *keys, *[">"] * len(keys),
-            )  # fmt: skip
+            await self._connection.send_command("BLMPOP", block_ms / 1000, len(keys), *keys, "LEFT", "COUNT", count)
             answer = await self._connection.read_response(timeout=block_ms / 1000 + 1)
         except RedisDown:
             return []
-        except failure.ResponseError:  # NOGROUP, UNBLOCKED: the next read makes the group again
+        except failure.ResponseError:  # somebody else's key of another kind, or no right to it
             await clock.system.sleep(_PAUSE_SECONDS)
             return []
         except (failure.RedisError, OSError, TimeoutError):
@@ -100,12 +96,8 @@ class Seat:
         except asyncio.CancelledError:
             await self._hang_up()  # its answer would be taken for the next one's
             raise
-        return [
-            Ref(uuid_of(fields[1]), stream.decode(), entry)
-            for stream, entries in answer or ()
-            for entry, fields in entries
-            if fields and len(fields[1]) == 16  # noqa: PLR2004 - a UUID
-        ]
+        key, ids = answer or (b"", ())
+        return [Ref(uuid_of(one), key.decode()) for one in ids if len(one) == _ID_BYTES]
 
     async def _connect(self, client: Any) -> None:
         connection = client.connection_pool.make_connection()
@@ -122,7 +114,6 @@ class Reader:
         self, high: Server, low: Server, *, worker: UUID, lane: Lane, queues: Sequence[str], types: Iterable[str]
     ) -> None:
         self.digest = digest(types)
-        self._consumer = worker.hex
         self._field = f"{worker}:{lane.value}"
         self._queues = list(queues)
         self._servers = [high] if high is low else [high, low]
@@ -136,8 +127,8 @@ class Reader:
         """Whether a server did not work just now: then poll PostgreSQL as well, about once a second."""
         return any(not server.usable for server in self._servers)
 
-    async def read(self, *, count: int, want: int, block_ms: int = 1000, ack: Sequence[Ref] = ()) -> list[Ref]:
-        """Give back `ack`, say that this lane wants `want` references, and return up to `count` of them or a few more.
+    async def read(self, *, count: int, want: int, block_ms: int = 1000) -> list[Ref]:
+        """Say that this lane wants `want` references, and return up to `count` of them or a few more.
 
         With nothing there it waits up to `block_ms`. References beyond what the caller can use now are the caller's
         to keep. Raises RedisDown when no server can be asked; one of two being down only shows in `degraded`.
@@ -145,7 +136,7 @@ class Reader:
         await self._rise()
         spilt, self._spill = self._spill, []
         try:
-            found = spilt + await self._take(max(count - len(spilt), 0), want, ack)
+            found = spilt + await self._take(max(count - len(spilt), 0), want)
         except BaseException:
             self._spill = spilt + self._spill  # the next read has them
             raise
@@ -153,10 +144,16 @@ class Reader:
             return found
         return await self._wait(count, block_ms)
 
-    async def ack(self, refs: Sequence[Ref]) -> None:
-        """Give references back without reading: before leaving. Never raises."""
+    async def give_back(self, refs: Sequence[Ref]) -> None:
+        """Put references back where they were, for others to read first. Never raises."""
+        grouped: dict[str, list[bytes]] = defaultdict(list)
+        for ref in refs:
+            grouped[ref.list].append(ref.id.bytes)
         for server in self._servers:
-            await self._ack_plainly(server, self._acks(server, refs))
+            mine = {key: ids for key, ids in grouped.items() if self._home(priority_of(key)) is server}
+            if mine:
+                with suppress(RedisDown, failure.RedisError):
+                    await server.call(lambda client, lists=mine: _push_first(client, lists))  # type: ignore[misc]
 
     async def report(self, want: int) -> None:
         """Say how many references this lane wants, without reading: 0 when its last slot is taken. Never raises."""
@@ -164,8 +161,9 @@ class Reader:
             await self._servers[-1].call(lambda client: client.hset("tf:free", self._field, self._said(want)))
 
     async def aclose(self) -> None:
-        """Stop waiting, say that nothing is wanted any more."""
+        """Stop waiting, give back what was not asked for, say that nothing is wanted any more."""
         await self._rise()
+        await self.give_back(self._spill)
         for seat in self._seats.values():
             await seat.aclose()
         with suppress(RedisDown, failure.RedisError):
@@ -176,12 +174,12 @@ class Reader:
         self._turn += 1
         return f"{want}:{self._turn}"
 
-    def _streams(self, server: Server) -> list[str]:
-        """Return the streams on `server`: by priority, the queues of one priority in turn."""
+    def _lists(self, server: Server) -> list[str]:
+        """Return the lists on `server`: by priority, the queues of one priority in turn."""
         first = self._turn % max(len(self._queues), 1)
         queues = self._queues[first:] + self._queues[:first]
         return [
-            stream_key(queue, priority, self.digest)
+            list_key(queue, priority, self.digest)
             for priority in URGENCY
             if self._home(priority) is server
             for queue in queues
@@ -190,64 +188,34 @@ class Reader:
     def _home(self, priority: PriorityType) -> Server:
         return self._servers[0] if priority is PriorityType.HIGH else self._servers[-1]
 
-    async def _take(self, count: int, want: int, ack: Sequence[Ref]) -> list[Ref]:
+    async def _take(self, count: int, want: int) -> list[Ref]:
         found: list[Ref] = []
         broken: RedisDown | None = None
         for server in self._servers:
             said = self._said(want) if server is self._servers[-1] else ""
-            acks = self._acks(server, ack)
             try:
-                found += await self._ask(server, count - len(found), said, acks)
+                found += await self._ask(server, count - len(found), said)
             except RedisDown as error:
                 broken = error
-                if not server.breaker.open:  # it answers, but has no memory for a script: taking away still works
-                    await self._ack_plainly(server, acks)
         if broken is not None and not found and not any(server.usable for server in self._servers):
             raise broken
         return found
 
-    async def _ask(self, server: Server, count: int, said: str, acks: dict[str, list[bytes]]) -> list[Ref]:
-        if count <= 0 and not said and not acks:
+    async def _ask(self, server: Server, count: int, said: str) -> list[Ref]:
+        if count <= 0 and not said:
             return []
-        keys = self._streams(server) if count > 0 else []
-        args: list[Any] = [self._consumer, count, self._field if said else "", said, len(acks)]
-        for stream, entries in acks.items():
-            args += (stream, b" ".join(entries))
-        answer = await server.run(_READ, keys, args)
+        keys = self._lists(server) if count > 0 else []
+        answer = await server.run(_READ, keys, [count, self._field if said else "", said])
         found: list[Ref] = []
-        for at in range(0, len(answer), 3):
+        for at in range(0, len(answer), 2):
             key, ids = keys[answer[at] - 1], answer[at + 1]
-            found += [
-                Ref(uuid_of(ids[16 * row : 16 * row + 16]), key, entry)
-                for row, entry in enumerate(answer[at + 2].split())
-            ]
+            found += [Ref(uuid_of(ids[row : row + _ID_BYTES]), key) for row in range(0, len(ids), _ID_BYTES)]
         return found
-
-    def _acks(self, server: Server, refs: Sequence[Ref]) -> dict[str, list[bytes]]:
-        grouped: dict[str, list[bytes]] = defaultdict(list)
-        for ref in refs:
-            grouped[ref.stream].append(ref.entry)
-        if len(self._servers) == 1:
-            return grouped
-        high = f"tf:s:{PriorityType.HIGH.value}:"
-        return {key: entries for key, entries in grouped.items() if key.startswith(high) == (server.level == "high")}
-
-    async def _ack_plainly(self, server: Server, acks: dict[str, list[bytes]]) -> None:
-        async def ask(client: Any) -> None:
-            pipe = client.pipeline(transaction=False)
-            for key, entries in acks.items():
-                pipe.xack(key, GROUP, *entries)
-                pipe.xdel(key, *entries)
-            await pipe.execute(raise_on_error=False)
-
-        if acks:
-            with suppress(RedisDown, failure.RedisError):
-                await server.call(ask)
 
     async def _wait(self, count: int, block_ms: int) -> list[Ref]:
         """Wait on all servers until one has something; both waits end by themselves after `block_ms`."""
         pending = {
-            self._seats[server.level].start(self._consumer, self._streams(server), count, block_ms)
+            self._seats[server.level].start(self._lists(server), count, block_ms)
             for server in self._servers
             if server.usable
         }
@@ -273,3 +241,10 @@ class Reader:
         for seat in self._seats.values():
             given = await seat.stop()
             self._spill += given
+
+
+async def _push_first(client: Any, lists: dict[str, list[bytes]]) -> None:
+    pipe = client.pipeline(transaction=False)
+    for key, ids in lists.items():
+        pipe.lpush(key, *reversed(ids))
+    await pipe.execute()

@@ -1,4 +1,4 @@
-"""The leader's side of the streams: what workers want, what waits, references, credits, and tidying up.
+"""The leader's side of the lists: what workers want, what waits, references, credits, and tidying up.
 
 Raises RedisDown where the feeder must know that nothing arrived; the rest is best effort.
 """
@@ -16,20 +16,18 @@ from core import clock
 from core.domain.credits import Offer
 from core.domain.cursors import Route
 from core.domain.gates import GateKey
-from core.domain.ordering import Lane, PriorityType
+from core.domain.ordering import LISTS, Lane, PriorityType
 from core.domain.windows import LaneOf
 from core.lua import load
 from core.redis_client import RedisDown, Server, new_async_client
 
-_SNAPSHOT, _HINT, _SWEEP = load("snapshot"), load("hint"), load("sweep")
-_HIGH = f"tf:s:{PriorityType.HIGH.value}:"
+_SNAPSHOT, _HINT = load("snapshot"), load("hint")
+_HIGH = f"{LISTS}{PriorityType.HIGH.value}:"
 _MOST_IDS = 4000  # references a script call: some milliseconds of the server's time
 _DRAIN = 5000
 _SCAN_PAGE = 1000
 _LONGEST_WAIT = 5.0
 CREDIT_MS = 2000
-_DEAD_IDLE_MS = 5000  # a consumer that nobody knows may be a worker that registered a moment ago
-_STALE_MS = 60_000  # a claim is answered long before
 
 
 class Want(NamedTuple):
@@ -41,7 +39,7 @@ class Want(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What Redis says: lanes' wants, references waiting in each stream, whether it was emptied meanwhile.
+    """What Redis says: lanes' wants, references waiting in each list, whether it was emptied meanwhile.
 
     `wakes` names queues that lacked credit ("" for another reason); `again` is where rows were made QUEUED by others.
     """
@@ -62,18 +60,18 @@ class Steering:
     clock: clock.Clock
     _waker: Any = None
 
-    def _halves(self, streams: Iterable[str]) -> list[tuple[Server, list[str]]]:
-        """Sort streams by their server; the low one is always there, because it knows what lanes want."""
+    def _halves(self, lists: Iterable[str]) -> list[tuple[Server, list[str]]]:
+        """Sort lists by their server; the low one is always there, because it knows what lanes want."""
         if self.high is self.low:
-            return [(self.low, list(streams))]
+            return [(self.low, list(lists))]
         highs: list[str] = []
         lows: list[str] = []
-        for stream in streams:
-            (highs if stream.startswith(_HIGH) else lows).append(stream)
+        for key in lists:
+            (highs if key.startswith(_HIGH) else lows).append(key)
         return [(self.high, highs), (self.low, lows)]
 
-    async def snapshot(self, streams: Iterable[str], generation: str, *, backlog: bool = False) -> Snapshot:
-        """Look at both servers. Raises RedisDown when the low one is down; without the high one HIGH streams lack.
+    async def snapshot(self, lists: Iterable[str], generation: str, *, backlog: bool = False) -> Snapshot:
+        """Look at both servers. Raises RedisDown when the low one is down; without the high one HIGH lists lack.
 
         With `backlog`, lanes that run dry wake the leader for the next three seconds.
         """
@@ -82,7 +80,7 @@ class Steering:
         free: list[bytes] = []
         wakes: list[bytes] = []
         again: list[bytes] = []
-        for server, keys in self._halves(streams):
+        for server, keys in self._halves(lists):
             try:
                 answer = await server.run(_SNAPSHOT, keys, [generation, "1" if backlog else "0"])
             except RedisDown:
@@ -91,7 +89,7 @@ class Steering:
                 high_usable = False
                 continue
             lost = lost or bool(answer[0])
-            waiting |= dict(zip(keys, answer[2][::2], strict=True))
+            waiting |= dict(zip(keys, answer[2], strict=True))
             if server is self.low:
                 free, wakes, again = answer[1], answer[3], answer[4]
         return Snapshot(
@@ -159,33 +157,22 @@ class Steering:
         await self.clock.sleep(seconds)
         return set()
 
-    async def sweep(self, streams: Iterable[str], living: Iterable[UUID]) -> tuple[int, int]:
-        """Take references back from consumers that are gone: how many are in the streams again, how many dropped."""
-        names = [worker.hex for worker in living]
-        back = dropped = 0
-        for server, keys in self._halves(streams):
-            with suppress(RedisDown):
-                for key in keys:
-                    again, away = await server.run(_SWEEP, [key], [_DEAD_IDLE_MS, _STALE_MS, *names])
-                    back, dropped = back + again, dropped + away
-        return back, dropped
-
-    async def list_streams(self) -> set[str]:
-        """Return the streams that exist on the servers that answer."""
+    async def existing(self) -> set[str]:
+        """Return the lists that exist on the servers that answer."""
         found: set[str] = set()
         for server in {id(self.high): self.high, id(self.low): self.low}.values():
             with suppress(RedisDown):
                 cursor = -1
                 while cursor:
                     cursor, page = await server.call(
-                        lambda client, at=cursor: client.scan(max(at, 0), match="tf:s:*", count=_SCAN_PAGE)  # type: ignore[misc]
+                        lambda client, at=cursor: client.scan(max(at, 0), match=f"{LISTS}*", count=_SCAN_PAGE)  # type: ignore[misc]
                     )
                     found |= {key.decode() for key in page}
         return found
 
-    async def delete_streams(self, streams: Iterable[str]) -> None:
-        """Delete streams that nobody reads any more; their rows are QUEUED in PostgreSQL."""
-        for server, keys in self._halves(streams):
+    async def delete(self, lists: Iterable[str]) -> None:
+        """Delete lists that nobody reads any more; their rows are QUEUED in PostgreSQL."""
+        for server, keys in self._halves(lists):
             if keys:
                 with suppress(RedisDown):
                     await server.call(lambda client, gone=keys: client.unlink(*gone))  # type: ignore[misc]

@@ -187,7 +187,7 @@ def metrics() -> Metrics:
             "dispatch_loop_seconds", "One round of a leader's loop.", "tick", buckets=_SHORT
         ),
         redis_rebuilds_total=counter(
-            "redis_rebuilds_total", "Times that the streams were filled anew from PostgreSQL."
+            "redis_rebuilds_total", "Times that the references were filled anew from PostgreSQL."
         ),
         http_requests_total=counter("http_requests_total", "Requests answered.", "method", "route", "code"),
         http_request_seconds=histogram(

@@ -15,7 +15,7 @@ from core.domain.task import Submission, Submitted
 from core.errors import Unavailable
 from core.limits import Limiter, Tries
 from core.pool import Database
-from core.streams import References
+from core.references import References
 from core.waking import Waker
 from services.api.endings import Endings
 from services.api.submitting import Submitter

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.feeder import Feeder
     from core.leadership import Term
     from core.pool import Tx
-    from core.streams import References
+    from core.references import References
     from core.waking import Waker
 
 WALK_SECONDS = 10.0  # between two walks over all keys of the gate
@@ -61,7 +61,7 @@ class Context:
     desk: Desk = field(default_factory=Desk)
     workers: Sequence[queue.WorkerRow] = ()
     announced: frozenset[str] = frozenset()
-    idle_streams: dict[str, float] = field(default_factory=dict)
+    idle_lists: dict[str, float] = field(default_factory=dict)
     partitions_due: float = 0.0
     nudges: dict[str, asyncio.Event] = field(default_factory=dict)
 

@@ -16,11 +16,11 @@ from services.scheduler.loop import Loop
 from services.scheduler.ticks import (
     cancels,
     due,
-    entries,
     expire,
     feed,
     gates,
     gauges,
+    lists,
     overdue,
     rescue,
     retention,
@@ -32,7 +32,7 @@ from services.scheduler.ticks import (
 if TYPE_CHECKING:
     from core.clock import Clock
     from core.leadership import Term
-    from core.streams import References
+    from core.references import References
 
 _SHARE = 0.1
 log = telemetry.get_logger("scheduler")
@@ -51,7 +51,7 @@ def duties(lease: float) -> list[Loop]:
         Loop(name="expire", tick=expire.tick, every=1.0, full=expire.LIMIT, share=_SHARE),
         Loop(name="cancels", tick=cancels.tick, every=1.0, full=cancels.LIMIT, share=_SHARE),
         Loop(name="overdue", tick=overdue.tick, every=5.0, share=_SHARE),
-        Loop(name="entries", tick=entries.tick, every=5.0),
+        Loop(name="lists", tick=lists.tick, every=5.0),
         Loop(name="retention", tick=retention.tick, every=10.0, full=retention.LIMIT),
         Loop(name="gauges", tick=gauges.tick, every=10.0, share=_SHARE),
     ]

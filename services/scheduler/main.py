@@ -20,7 +20,7 @@ from core.errors import Deposed, SettingError, Unavailable
 from core.kubernetes_lease import KubernetesLease, identity
 from core.leadership import PATIENCE, Election, Leadership, PostgresLease, RedisLock
 from core.pool import Database, heed_cancel
-from core.streams import References
+from core.references import References
 from services.scheduler.duties import lead
 
 if TYPE_CHECKING:

@@ -75,7 +75,6 @@ class Intake:
         self.room = asyncio.Event()
         self._kept: deque[Ref] = deque()  # references beyond the slots that were free
         self._again: set[UUID] = set()  # waited once already
-        self._acks: list[Ref] = []
         self._polling = Polling(database)
         self._recent: deque[tuple[float, int]] = deque()
         self._last = 0  # how many the last claim brought
@@ -109,7 +108,7 @@ class Intake:
         """Give the references back and stop reading: before the worker goes."""
         sources, self.sources = self.sources, None
         if sources is not None and sources.reader is not None:
-            await sources.reader.ack([*self._acks, *self._kept])
+            await sources.reader.give_back(self._kept)
             await sources.reader.aclose()
 
     async def _turn(self, sources: Sources, free: int) -> None:
@@ -130,24 +129,18 @@ class Intake:
         if sources.reader is None:
             return []
         if len(self._kept) < free:
-            acks, self._acks = self._acks, []
             block = 1000 if not self._kept and not self._due(sources) else 0
             with contextlib.suppress(Unavailable):
                 self._kept.extend(
-                    await sources.reader.read(
-                        count=free - len(self._kept), want=self._want(free), block_ms=block, ack=acks
-                    )
+                    await sources.reader.read(count=free - len(self._kept), want=self._want(free), block_ms=block)
                 )
         free = min(free, max(self._free(), 0))  # others may have taken slots while this waited
         return [self._kept.popleft() for _ in range(min(free, len(self._kept)))]
 
     def _settle(self, refs: list[Ref], claimed: set[UUID]) -> None:
-        """Give references back, except those that are worth one more try."""
-        for ref in refs:
-            if ref.id not in claimed and ref.id in self._again:
-                self._kept.append(ref)
-            else:
-                self._acks.append(ref)
+        """Keep the references that are worth one more try."""
+        if len(claimed) < len(refs):
+            self._kept.extend(ref for ref in refs if ref.id not in claimed and ref.id in self._again)
         if claimed:
             now = clock.monotonic()
             self._recent.append((now, len(claimed)))
@@ -160,17 +153,15 @@ class Intake:
         return max(free, sum(number for _, number in self._recent))
 
     async def _full(self, sources: Sources) -> None:
-        """Wait for a slot; full for a while, tell the leader and give back what is done with."""
+        """Wait for a slot; full for a while, tell the leader."""
         if await self._wait(_FULL_SECONDS) or sources.reader is None:
             return
         if self._free() <= 0:
-            acks, self._acks = self._acks, []
-            if self._shut():
-                acks += self._kept
-                self._kept.clear()
             await sources.reader.report(0)
-            if acks:
-                await sources.reader.ack(acks)
+            if self._shut() and self._kept:
+                kept = list(self._kept)
+                self._kept.clear()
+                await sources.reader.give_back(kept)
             await self._wait(_LOOK_AGAIN)
 
     # ── polling ──

@@ -86,5 +86,5 @@ def _facts() -> dict[str, str]:
 
 async def _connect(worker: Worker, stack: AsyncExitStack) -> None:
     """Join Redis beside the first tasks: its library takes longer to import than a poll to find work."""
-    streams = await asyncio.to_thread(importlib.import_module, "core.streams")
-    await worker.connect(await stack.enter_async_context(streams.References(seconds=1.0)))
+    references = await asyncio.to_thread(importlib.import_module, "core.references")
+    await worker.connect(await stack.enter_async_context(references.References(seconds=1.0)))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from core.pool import Database
-    from core.streams import References
+    from core.references import References
     from services.worker.children import Children
     from taskflow_queue.protocol import Ready
 

@@ -14,7 +14,7 @@ from core.database import Database
 from core.domain.gates import GateKey
 from core.domain.lifecycle import Cause
 from core.domain.task import Ending, Reason, WorkerFace
-from core.streams import References
+from core.references import References
 from tests.leading import Hand
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ import pytest
 from core import queue_manager as queue
 from core.database import Database
 from core.domain.lifecycle import Cause
+from core.domain.ordering import digest, list_key
 from core.domain.task import Ending, Reason, Submission
-from core.streams import Reader, Ref, References
+from core.references import Reader, Ref, References
 from services.scheduler import duties
-from services.scheduler.ticks import due, entries, gates, rescue, watch
+from services.scheduler.ticks import due, gates, lists, rescue, watch
 from tests.leading import HIGH, LOW, NORMAL, Hand, OwnClock, leading
 
 if TYPE_CHECKING:
@@ -31,15 +32,14 @@ class Scene:
     def __init__(self, ctx: Context, hand: Hand, clock: OwnClock, worker: UUID, reader: Reader) -> None:
         self.ctx, self.hand, self.clock, self.worker, self.reader = ctx, hand, clock, worker, reader
 
-    async def read(self, count: int = 100, want: int = 100, ack: Sequence[Ref] = ()) -> list[Ref]:
-        return await self.reader.read(count=count, want=want, block_ms=0, ack=ack)
+    async def read(self, count: int = 100, want: int = 100) -> list[Ref]:
+        return await self.reader.read(count=count, want=want, block_ms=0)
 
     async def hinted_within(self, seconds: float, wanted: Sequence[UUID]) -> float:
         """Let the feeder do its rounds until the references are there; how long it took on the leader's clock."""
         began, left = self.clock.at, set(wanted)
         while left and self.clock.at - began <= seconds:
             found = await self.read()
-            await self.reader.ack(found)
             left -= {ref.id for ref in found}
             if not left:
                 break
@@ -98,7 +98,7 @@ async def test_the_windows_stay_shallow_and_are_refilled(scene: Scene) -> None:
     assert await scene.ctx.feeder.round() == 0
     found = await scene.read(count=30, want=30)
     assert await scene.ctx.feeder.round() == 30
-    found += await scene.read(count=100, want=30, ack=found)
+    found += await scene.read(count=100, want=30)
     assert [ref.id for ref in found] == tasks[:70]
 
 
@@ -237,13 +237,38 @@ async def test_a_reference_that_got_lost_is_given_again_within_fifteen_seconds(s
     tasks = await scene.hand.submit(3)
     scene.clock.advance(1)
     await scene.ctx.feeder.round()
-    found = await scene.read()
-    await scene.reader.ack(found)  # and never claimed
-    assert len(found) == 3
+    assert len(await scene.read()) == 3  # and never claimed
     assert 5 <= await scene.hinted_within(16, tasks) <= 16
 
 
-async def test_what_waits_in_a_stream_is_not_hinted_twice(scene: Scene) -> None:
+async def test_what_a_dead_worker_read_is_hinted_again_though_nobody_is_hungry(scene: Scene) -> None:
+    living = await scene.hand.worker()
+    other = scene.hand.reader(living)
+    scene.ctx.feeder.relay()
+    await scene.hand.submit(300)
+    scene.clock.advance(1)
+    await scene.read(count=0, want=30)
+    await scene.ctx.feeder.round()
+    lost = {ref.id for ref in await scene.read(count=10, want=30)}
+
+    async def claimed_in(seconds: int) -> set[UUID]:
+        """What the living worker claims, which takes three a second and has a full window in front of it."""
+        claimed: set[UUID] = set()
+        for _ in range(seconds):
+            scene.clock.advance(1)
+            refs = await other.read(count=3, want=30, block_ms=0)
+            claimed |= {task.id for task in await scene.hand.claim([ref.id for ref in refs], living)}
+            await scene.ctx.feeder.round()
+        return claimed
+
+    assert lost.isdisjoint(await claimed_in(20))
+    async with scene.hand.db.begin() as tx:
+        await queue.retire_worker(tx, scene.worker)
+    assert lost <= await claimed_in(25)
+    await other.aclose()
+
+
+async def test_what_waits_in_a_list_is_not_hinted_twice(scene: Scene) -> None:
     await scene.hand.submit(50)
     scene.clock.advance(1)
     total = 0
@@ -272,12 +297,12 @@ async def test_a_new_leader_knows_nothing_and_hints_everything(scene: Scene) -> 
     tasks = await scene.hand.submit(5)
     scene.clock.advance(1)
     assert await scene.ctx.feeder.round() == 5
-    await scene.hand.refs.delete_streams(await scene.hand.refs.list_streams())
+    await scene.hand.refs.delete(await scene.hand.refs.existing())
     scene.ctx = duties.context(scene.ctx.term, scene.hand.refs, clock=scene.clock, lease=15.0)
     assert await scene.hinted_within(10, tasks) <= 1
 
 
-async def test_gated_tasks_go_through_the_gate_into_the_stream(scene: Scene) -> None:
+async def test_gated_tasks_go_through_the_gate_into_the_list(scene: Scene) -> None:
     tasks = await scene.hand.submit(2, concurrency_key="k")
     assert await gates.tick(scene.ctx) == 1
     [first] = [t for t, s in zip(tasks, await scene.hand.statuses(tasks), strict=True) if s == "QUEUED"]
@@ -289,17 +314,18 @@ async def test_gated_tasks_go_through_the_gate_into_the_stream(scene: Scene) -> 
     assert await scene.hinted_within(1, [t for t in tasks if t != first]) <= 0.5
 
 
-async def test_the_streams_of_a_worker_that_left_are_deleted_in_time(scene: Scene) -> None:
-    old = scene.hand.reader(scene.worker, types=("gone:by",))
-    await old.read(count=1, want=1, block_ms=0)
-    await scene.past()
-    for _ in range(14):
-        await entries.tick(scene.ctx)
+async def test_the_lists_of_a_worker_that_left_are_deleted_in_time(scene: Scene) -> None:
+    old = list_key("default", NORMAL, digest(["gone:by"]))
+    await scene.hand.refs.hint({old: [uuid4().bytes]})
+    await scene.hand.submit(5)
+    scene.clock.advance(1)
+    await scene.ctx.feeder.round()
+    here = await scene.hand.refs.existing()
+    for _ in range(12):
+        assert await lists.tick(scene.ctx) == 0
         scene.clock.advance(5)
-    left = await scene.hand.refs.list_streams()
-    assert left == {key for key in left if key in scene.ctx.feeder.readable()}
-    assert left
-    await old.aclose()
+    assert await lists.tick(scene.ctx) == 1
+    assert await scene.hand.refs.existing() == here - {old} != set()
 
 
 # ── credits ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,7 +347,6 @@ async def test_a_lonely_task_needs_no_leader(scene: Scene) -> None:
         tasks = await flushed(scene, 1, priority)
         found = await scene.read()
         assert [ref.id for ref in found] == tasks
-        await scene.reader.ack(found)
         await scene.hand.claim(tasks, scene.worker)
     scene.clock.advance(1)
     assert await scene.ctx.feeder.round() == 0

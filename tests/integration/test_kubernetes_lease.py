@@ -12,7 +12,7 @@ from core.database import Database
 from core.errors import Deposed, Unavailable
 from core.kubernetes_lease import KubernetesLease
 from core.leadership import Leadership, RedisLock
-from core.streams import References
+from core.references import References
 from tests.kubeapi import KubeApi, api_client, kube_api
 from tests.leading import OwnClock
 from tests.lookout import happens

@@ -15,7 +15,7 @@ from core import leadership
 from core import queue_manager as queue
 from core.database import Database
 from core.errors import Deposed
-from core.streams import References
+from core.references import References
 from tests.kid import ROOT
 from tests.leading import OwnClock, candidate, leading, term_of
 from tests.lookout import happens

@@ -19,7 +19,7 @@ from core.domain.lifecycle import Cause
 from core.domain.task import Ending, Reason, WorkerFace
 from core.errors import Conflict, Deposed
 from core.nudging import hear
-from core.streams import References
+from core.references import References
 from core.verbs import rows
 from tests.leading import Hand
 

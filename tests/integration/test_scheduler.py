@@ -15,15 +15,15 @@ from core.domain.lifecycle import Cause
 from core.domain.ordering import PriorityType
 from core.domain.task import Ending, Reason
 from core.errors import Deposed, Unavailable
-from core.streams import References
+from core.references import References
 from services.scheduler import loop
 from services.scheduler.ticks import (
     cancels,
     due,
-    entries,
     expire,
     gates,
     gauges,
+    lists,
     overdue,
     rescue,
     retention,
@@ -273,11 +273,11 @@ async def test_depth_is_told_by_priority_and_only_by_who_leads(ctx: Context, han
     assert next(iter(told.collect())).samples == []
 
 
-async def test_retention_and_gauges_and_entries_run_on_anything(ctx: Context, hand: Hand) -> None:
+async def test_retention_and_gauges_and_lists_run_on_anything(ctx: Context, hand: Hand) -> None:
     await hand.submit(3)
     assert await retention.tick(ctx) == 0
     assert await gauges.tick(ctx) == 0
-    assert await entries.tick(ctx) == 0
+    assert await lists.tick(ctx) == 0
 
 
 async def test_a_deposed_leaders_ticks_write_nothing(ctx: Context, hand: Hand) -> None:

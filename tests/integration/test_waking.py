@@ -8,7 +8,7 @@ import pytest
 
 from core import queue_manager as queue
 from core.database import Database
-from core.streams import References
+from core.references import References
 from core.waking import Waker, listen
 from services.api.parts import open_parts
 from services.scheduler.ticks import due

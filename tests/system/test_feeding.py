@@ -20,7 +20,7 @@ import redis
 from core import queue_manager as queue
 from core.database import Database
 from core.domain.ids import uuid7
-from core.domain.ordering import PriorityType, digest, stream_key
+from core.domain.ordering import PriorityType, digest, list_key
 from core.domain.task import Submission
 from services.dev import fleet as fleets
 from services.dev.fleet import Member
@@ -115,12 +115,12 @@ MANY = 300
 
 
 def hinted(world: World, ids: Sequence[str], name: str = "sync") -> bool:
-    """Whether the reference of one of these, which nobody but the feeder can have hinted, is in the stream now."""
+    """Whether the reference of one of these, which nobody but the feeder can have hinted, is in the list now."""
     [worker] = world.rows("select sync_types from workers where state = 'alive' limit 1")
     host, port = world.servers.redis_low or ("", 0)
     with redis.Redis(host, port) as low:
-        entries = low.xrange(stream_key(name, PriorityType.NORMAL, digest(worker["sync_types"])))
-    return not {UUID(task).bytes for task in ids}.isdisjoint(values[b"i"] for _, values in entries)
+        waiting = low.lrange(list_key(name, PriorityType.NORMAL, digest(worker["sync_types"])), 0, -1)
+    return not {UUID(task).bytes for task in ids}.isdisjoint(waiting)
 
 
 def started(world: World, ids: Sequence[str], times: int = 1) -> bool:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from core.domain.gates import narrowest, room
 from core.domain.ids import uuid7
 from core.domain.lifecycle import ENDED, RUNNING, TABLE, WAITING, Cause, TaskStatus, edges, target
-from core.domain.ordering import URGENCY, PriorityType, digest, stream_key
+from core.domain.ordering import URGENCY, PriorityType, digest, list_key
 from core.domain.retry import Failure, RetryPolicy, backoff, decide
 from core.lifecycle_page import WHY
 
@@ -188,8 +188,8 @@ def test_a_digest_knows_the_set_and_not_the_order(types: list[str], chance: obje
 
 
 @given(st.sampled_from(PriorityType), st.text(max_size=20), st.text(max_size=20))
-def test_streams_of_two_queues_are_two(priority: PriorityType, one: str, other: str) -> None:
-    keys = {stream_key(name, priority, digest(["a"])) for name in (one, other)}
+def test_lists_of_two_queues_are_two(priority: PriorityType, one: str, other: str) -> None:
+    keys = {list_key(name, priority, digest(["a"])) for name in (one, other)}
     assert len(keys) == len({one, other})
 
 

@@ -4,6 +4,7 @@ One for each (queue, type, priority). `seq` grows with every row that becomes QU
 so everything that is still QUEUED behind a cursor is looked at again and again; it is bounded by the windows.
 """
 
+import math
 from collections.abc import Sequence
 
 from core.domain.ordering import PriorityType
@@ -11,7 +12,8 @@ from core.domain.ordering import PriorityType
 Route = tuple[str, str, PriorityType]  # queue, type, priority
 
 BEHIND_SECONDS = 5.0
-AGAIN_SECONDS = 10.0  # a row that was hinted so long ago and is QUEUED still is hinted again
+AGAIN_SECONDS = 10.0  # where lanes are hungry, a row that was hinted so long ago and is QUEUED still is hinted again
+STALE_SECONDS = 60.0  # where nobody is hungry, it may wait in a list for long; but it may be lost, too
 FORGET_SECONDS = 60.0  # of what lies beyond a cursor that went back, nobody knows whether it was claimed
 PASS_SLICES = 12  # each time, one cursor in so many starts from the beginning: everything is passed over in a minute
 
@@ -19,19 +21,20 @@ PASS_SLICES = 12  # each time, one cursor in so many starts from the beginning: 
 class Cursor:
     """One (queue, type, priority). `hot` says that more rows are believed to lie beyond `seq`."""
 
-    __slots__ = ("_place", "_still", "_swept", "due", "hinted", "hot", "last", "seq", "turn")
+    __slots__ = ("_doubted", "_place", "_still", "_swept", "due", "hinted", "hot", "last", "seq", "turn")
 
     def __init__(self, now: float, turn: int = 0) -> None:
         self.turn = turn
         self.reset(now)
 
     def reset(self, now: float) -> None:
-        """Forget everything: the streams were emptied, the queue resumed, the type is new."""
+        """Forget everything: Redis was emptied, the queue resumed, the type is new."""
         self.seq = 0
         self.last = 0  # the furthest that `seq` has ever been
         self.hot = True
         self.hinted: dict[int, float] = {}  # seq -> when; a row that is QUEUED anew has a new seq
         self.due = now + BEHIND_SECONDS
+        self._doubted = -math.inf  # since when what was hinted before may be lost
         self._place = 0
         self._still: set[int] = set()
         self._swept: float | None = None  # since when the look behind is under way
@@ -53,10 +56,19 @@ class Cursor:
         self.due = 0.0
         self.hot = True  # or beyond
 
-    def good(self, seq: int, now: float, *, hungry: bool) -> bool:
-        """Tell whether a row was hinted, and its reference is still good: when nobody is hungry, it may wait long."""
-        at = self.hinted.get(seq)
-        return at is not None and (not hungry or now - at < AGAIN_SECONDS)
+    def doubt(self, now: float) -> None:
+        """A reader is gone, perhaps with references in its hands: look behind at the next chance."""
+        self.due = 0.0
+        self._doubted = now
+
+    def stale(self, now: float, *, hungry: bool) -> float:
+        """Return since when a row must have been hinted for its reference to be good still.
+
+        A reference that was read is in no list any more, and whoever read it may have died. What is hinted twice costs
+        a look at a row that was claimed already.
+        """
+        old = now - AGAIN_SECONDS
+        return old if hungry else max(now - STALE_SECONDS, min(old, self._doubted))
 
     def behind(self, now: float) -> int | None:
         """Return from where to look behind, or None when it is not time."""
@@ -72,10 +84,11 @@ class Cursor:
         `hungry` says that lanes could take more than what waits: then a hint that is old must have been lost.
         """
         started = now if self._swept is None else self._swept
+        stale = self.stale(now, hungry=hungry)
         for seq in seqs:
             if seq > self.seq:
                 break
-            if not self.good(seq, now, hungry=hungry):
+            if self.hinted.get(seq, -math.inf) <= stale:
                 self._prune(now, started, last=seq)
                 self.seq = seq - 1
                 self.hot = True

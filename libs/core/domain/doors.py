@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from core.domain.cursors import Cursor, Route
-from core.domain.ordering import stream_key
+from core.domain.ordering import list_key
 from core.domain.windows import Rooms
 
-_Way = tuple[list[int], list[bytes]]  # room of the digest by priority, the ids that its stream gets
+_Way = tuple[list[int], list[bytes]]  # room of the digest by priority, the ids that its list gets
 
 
 class Door:
@@ -38,7 +38,7 @@ class Door:
         self._rank = room.rank(priority)
         self._room = room
         self._ways: list[_Way] = [
-            (room.row(queue, digest), hints.setdefault(stream_key(queue, priority, digest), [])) for digest in digests
+            (room.row(queue, digest), hints.setdefault(list_key(queue, priority, digest), [])) for digest in digests
         ]
 
     def passes(self, seq: int, task: UUID) -> bool:

@@ -12,9 +12,9 @@ from operator import itemgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from core.domain.cursors import AGAIN_SECONDS, Cursor, Route
+from core.domain.cursors import Cursor, Route
 from core.domain.doors import Door
-from core.domain.ordering import URGENCY, PriorityType, stream_key
+from core.domain.ordering import URGENCY, PriorityType, list_key
 from core.domain.windows import LaneFace, LaneOf, Place, Rooms, rooms
 
 MOST_ROWS = 4000  # of one cursor in one reading
@@ -59,14 +59,14 @@ class Feeding:
         self.cursors: dict[Route, Cursor] = {}
         self.options: dict[tuple[str, str], tuple[str, ...]] = {}  # (queue, type) -> digests that can run it
         self.lanes: tuple[LaneFace, ...] = ()
-        self.streams: list[str] = []
+        self.lists: list[str] = []
         self.wants: Mapping[LaneOf, int] = {}
         self.waiting: Mapping[str, int] = {}
         self._turns = 0
 
     def lay(self, now: float, lanes: Iterable[LaneFace], paused: frozenset[str]) -> None:
         """Take who can run what: routes appear from the beginning, those that nobody serves any more go."""
-        self.lanes = tuple(lanes)
+        before, self.lanes = self.lanes, tuple(lanes)
         able: dict[tuple[str, str], set[str]] = {}
         places: set[Place] = set()
         for face in self.lanes:
@@ -85,10 +85,20 @@ class Feeding:
                 if cursor is None:
                     self._turns += 1  # so that the cursors do not all start over at the same time
                     self.cursors[*key, priority] = Cursor(now, self._turns)
-                elif gone:  # its references lie in a stream that nobody reads any more
+                elif gone:  # its references lie in a list that nobody reads any more
                     cursor.reset(now)
         self.options = options
-        self.streams = [stream_key(queue, priority, name) for queue, name in sorted(places) for priority in URGENCY]
+        self._doubt(now, before)
+        self.lists = [list_key(queue, priority, name) for queue, name in sorted(places) for priority in URGENCY]
+
+    def _doubt(self, now: float, before: Iterable[LaneFace]) -> None:
+        """Have what lanes that are gone may have held looked for."""
+        here = {face.lane for face in self.lanes}
+        lost = [face for face in before if face.lane not in here]
+        for route in {(queue, kind) for face in lost for queue in face.queues for kind in face.types}:
+            for priority in URGENCY:
+                if (cursor := self.cursors.get((*route, priority))) is not None:
+                    cursor.doubt(now)
 
     def reset(self, now: float) -> None:
         """Start over: Redis was emptied."""
@@ -96,7 +106,7 @@ class Feeding:
             cursor.reset(now)
 
     def see(self, wants: Mapping[LaneOf, int], waiting: Mapping[str, int]) -> None:
-        """Take what the lanes want and what waits in the streams."""
+        """Take what the lanes want and what waits in the lists."""
         self.wants, self.waiting = wants, waiting
 
     def active(self) -> set[str]:
@@ -108,7 +118,7 @@ class Feeding:
         return {(queue, face.digest) for face in self.lanes for queue in face.queues}
 
     def _waits(self, queue: str, digest: str) -> int:
-        return sum(self.waiting.get(stream_key(queue, priority, digest), 0) for priority in URGENCY)
+        return sum(self.waiting.get(list_key(queue, priority, digest), 0) for priority in URGENCY)
 
     def rooms(self) -> Rooms:
         """Return the room there is for more references."""
@@ -160,7 +170,7 @@ class Feeding:
                 if asks:
                     below = ceilings.get(queue, math.inf)
                     held |= self._take(now, asks, found, room=room, below=below, held=held, taken=taken)
-        taken.hints = {stream: ids for stream, ids in taken.hints.items() if ids}
+        taken.hints = {key: ids for key, ids in taken.hints.items() if ids}
         return taken
 
     def _take(
@@ -193,7 +203,7 @@ class Feeding:
 
     def _door(self, now: float, route: Route, room: Rooms, held: set[str], taken: Taken) -> Door:
         digests = [digest for digest in self.options[route[:2]] if digest not in held]
-        old = now - AGAIN_SECONDS if self.hungry(route) else -math.inf
+        old = self.cursors[route].stale(now, hungry=self.hungry(route))
         return Door(route, digests, cursor=self.cursors[route], room=room, hints=taken.hints, old=old)
 
     def sent(self, now: float, taken: Taken) -> bool:

@@ -1,7 +1,7 @@
 """The order of starting: strict priority, then `seq`; and who may be handed a reference.
 
-A reference goes only into a stream that every reader of it can run, so a stream belongs to one queue, one priority
-and one set of task types, named by its digest.
+A reference goes only into a list that every reader of it can run, so a list belongs to one queue, one priority and one
+set of task types, named by its digest.
 """
 
 import hashlib
@@ -17,6 +17,8 @@ class PriorityType(StrEnum):
     HIGH = "HIGH"
 
 
+LISTS = "tf:r:"
+"""What the key of every list of references begins with."""
 URGENCY: tuple[PriorityType, ...] = (PriorityType.HIGH, PriorityType.NORMAL, PriorityType.LOW)
 
 
@@ -33,6 +35,11 @@ def digest(types: Iterable[str]) -> str:
     return hashlib.sha256(joined.encode()).hexdigest()[:12]
 
 
-def stream_key(queue: str, priority: PriorityType, types_digest: str) -> str:
-    """Return the Redis key of the stream of a queue, a priority and a set of types."""
-    return f"tf:s:{priority.value}:{types_digest}:{queue}"
+def list_key(queue: str, priority: PriorityType, types_digest: str) -> str:
+    """Return the Redis key of the list of a queue, a priority and a set of types."""
+    return f"{LISTS}{priority.value}:{types_digest}:{queue}"
+
+
+def priority_of(key: str) -> PriorityType:
+    """Return whose list `key` is."""
+    return PriorityType(key.removeprefix(LISTS).partition(":")[0])

@@ -1,6 +1,6 @@
-"""Windows: how many references may wait in a stream.
+"""Windows: how many references may wait in a list.
 
-Streams stay shallow, so that pause, cancel, priority and limits still reach whatever is beyond them.
+Lists stay shallow, so that pause, cancel, priority and limits still reach whatever is beyond them.
 All windows together hold at most MOST_PER_SLOT references for each free slot, and one for each queue that has work.
 """
 
@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from core.domain.ordering import URGENCY, Lane, PriorityType, stream_key
+from core.domain.ordering import URGENCY, Lane, PriorityType, list_key
 
 MOST_PER_SLOT = 4
 # Each priority has a window of its own, so that a full one of LOW tasks is not in the way of a HIGH one.
 FACTOR = MOST_PER_SLOT / len(URGENCY)
-HIGH_MOST = 2000  # in one stream of HIGH tasks: they live where logins and rate limits do
+HIGH_MOST = 2000  # in one list of HIGH tasks: they live where logins and rate limits do
 FRESH_SECONDS = 2.5  # a lane reads at least once a second; what it wanted longer ago is no want
 
 _RANK = {priority: rank for rank, priority in enumerate(URGENCY)}
@@ -79,7 +79,7 @@ class Rooms:
         row = self._left.get((queue, digest))
         if row is None:
             target = self._targets.get((queue, digest), 0)
-            waiting = [self._waiting.get(stream_key(queue, priority, digest), 0) for priority in URGENCY]
+            waiting = [self._waiting.get(list_key(queue, priority, digest), 0) for priority in URGENCY]
             row = self._left[queue, digest] = [target - sum(waiting[: rank + 1]) for rank in range(len(URGENCY))]
             row[0] = min(row[0], HIGH_MOST - waiting[0])
         return row
@@ -106,7 +106,7 @@ def targets(lanes: Iterable[LaneFace], wants: Mapping[LaneOf, int], active: Coll
 def rooms(
     lanes: Iterable[LaneFace], wants: Mapping[LaneOf, int], active: Collection[str], waiting: Mapping[str, int]
 ) -> Rooms:
-    """Return the room there is, given what waits in the streams already."""
+    """Return the room there is, given what waits in the lists already."""
     free = sum(wants.get(face.lane, 0) for face in lanes)
     budget = MOST_PER_SLOT * free + (len(active) if free else 0) - sum(waiting.values())
     return Rooms(targets(lanes, wants, active), waiting, max(budget, 0))

@@ -20,10 +20,8 @@ for _ = 1, tonumber(nextarg()) do
     if shared == '1' then most = math.ceil(most / 2) end -- nobody takes all of what is left for everybody
     allowed = math.max(math.min(count, most), 0)
     if allowed > 0 then
-      local stream = 'tf:s:' .. priority .. ':' .. digest .. ':' .. queue
-      for row = 0, allowed - 1 do
-        redis.call('XADD', stream, '*', 'i', string.sub(ids, row * 16 + 1, row * 16 + 16))
-      end
+      local list = 'tf:r:' .. priority .. ':' .. digest .. ':' .. queue
+      for row = 0, allowed - 1 do redis.call('RPUSH', list, string.sub(ids, row * 16 + 1, row * 16 + 16)) end
       credits[key] = credits[key] - allowed
       taken[key] = (taken[key] or 0) + allowed
     end

@@ -1,4 +1,4 @@
-"""Feed the streams."""
+"""Feed the lists of references."""
 
 from __future__ import annotations
 

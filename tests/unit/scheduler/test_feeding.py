@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.domain.credits import Ledger
-from core.domain.cursors import AGAIN_SECONDS, BEHIND_SECONDS, Cursor
+from core.domain.cursors import AGAIN_SECONDS, BEHIND_SECONDS, STALE_SECONDS, Cursor
 from core.domain.feeding import Ask, Feeding
-from core.domain.ordering import URGENCY, Lane, PriorityType, stream_key
+from core.domain.ordering import URGENCY, Lane, PriorityType, list_key
 from core.domain.windows import LaneFace
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ def face(digest: str = "d", types: frozenset[str] = frozenset("tu"), number: int
 
 
 class World:
-    """A table of QUEUED rows, streams, and a feeder that is driven by hand."""
+    """A table of QUEUED rows, lists, and a feeder that is driven by hand."""
 
     def __init__(self, *faces: LaneFace) -> None:
         self.feeding, self.now = Feeding(), 100.0
         self.rows: dict[int, tuple[str, PriorityType, UUID]] = {}
-        self.streams: dict[str, list[UUID]] = {}
+        self.lists: dict[str, list[UUID]] = {}
         self.faces = faces or (face(),)
         self.feeding.lay(self.now, self.faces, frozenset())
 
@@ -50,7 +50,7 @@ class World:
 
     def round(self, want: int = 10, *, arrives: bool = True, ceiling: int | None = None, behind: int = 1000) -> int:
         feeding = self.feeding
-        waiting = {stream: len(ids) for stream, ids in self.streams.items()}
+        waiting = {key: len(ids) for key, ids in self.lists.items()}
         feeding.see({one.lane: want for one in self.faces}, waiting)
         for route, cursor in feeding.cursors.items():
             place = cursor.behind(self.now)
@@ -61,8 +61,8 @@ class World:
         asks = feeding.asks(room, None)
         taken = feeding.take(self.now, asks, self.read(asks), room, {} if ceiling is None else {"q": ceiling})
         if arrives:
-            for stream, ids in taken.hints.items():
-                self.streams.setdefault(stream, []).extend(UUID(bytes=one) for one in ids)
+            for key, ids in taken.hints.items():
+                self.lists.setdefault(key, []).extend(UUID(bytes=one) for one in ids)
             feeding.sent(self.now, taken)
         return taken.number
 
@@ -70,8 +70,8 @@ class World:
         """Workers take references, HIGH first, and claim what is QUEUED still."""
         claimed: list[UUID] = []
         for priority in URGENCY:
-            for stream, ids in self.streams.items():
-                if stream.startswith(f"tf:s:{priority.value}:"):
+            for key, ids in self.lists.items():
+                if key.startswith(f"tf:r:{priority.value}:"):
                     some, ids[:] = ids[: most - len(claimed)], ids[most - len(claimed) :]
                     for task in some:
                         for seq, row in list(self.rows.items()):
@@ -108,22 +108,22 @@ def test_what_did_not_arrive_is_read_again() -> None:
     assert world.consume() == [task]
 
 
-def test_a_type_goes_where_its_digest_is_and_prefers_the_emptier_stream() -> None:
+def test_a_type_goes_where_its_digest_is_and_prefers_the_emptier_list() -> None:
     world = World(face("d", frozenset("t")), face("e", frozenset("tu"), 2))
     for seq in range(1, 11):
         world.queued(seq, "t")
     world.queued(11, "u")
     world.round(want=8)
-    d, e = (len(world.streams[stream_key("q", NORMAL, digest)]) for digest in "de")
+    d, e = (len(world.lists[list_key("q", NORMAL, digest)]) for digest in "de")
     assert (d + e, d) == (11, 5) or (d + e, e) == (11, 5) or abs(d - e) <= 1
-    assert world.rows[11][2] in world.streams[stream_key("q", NORMAL, "e")]
+    assert world.rows[11][2] in world.lists[list_key("q", NORMAL, "e")]
 
 
 def test_a_digest_that_nobody_reads_any_more_gives_its_rows_back_at_once() -> None:
     world = World(face("d", frozenset("t")), face("e", frozenset("tu"), 2))
     tasks = {world.queued(seq, "t") for seq in range(1, 5)}
     world.round(want=8)
-    world.streams.clear()
+    world.lists.clear()
     world.faces = (face("e", frozenset("tu"), 2),)
     world.feeding.lay(world.now, world.faces, frozenset())
     world.round(want=8)
@@ -162,7 +162,7 @@ def test_a_row_that_commits_late_is_found_within_one_look_behind() -> None:
     assert late in world.consume()
 
 
-def test_a_hint_that_waits_in_its_stream_is_not_repeated_and_a_lost_one_is() -> None:
+def test_a_hint_that_waits_in_its_list_is_not_repeated_and_a_lost_one_is() -> None:
     world = World()
     for seq in range(1, 6):
         world.queued(seq)
@@ -170,9 +170,24 @@ def test_a_hint_that_waits_in_its_stream_is_not_repeated_and_a_lost_one_is() -> 
     for _ in range(10):
         world.now += BEHIND_SECONDS
         assert world.round(want=5) == 0
-    world.streams.clear()
+    world.lists.clear()
     world.now += BEHIND_SECONDS
     assert world.round(want=5) == 5
+
+
+def test_a_lost_hint_is_repeated_within_a_minute_though_the_lanes_are_never_hungry() -> None:
+    world = World()
+    for seq in range(1, 301):
+        world.queued(seq)
+    world.round(want=10)
+    [waiting] = world.lists.values()
+    lost, began = waiting.pop(0), world.now
+    while lost not in waiting:
+        world.now += 1
+        world.consume(1)
+        world.round(want=10)
+        assert world.now - began <= STALE_SECONDS + BEHIND_SECONDS
+    assert world.now - began >= STALE_SECONDS
 
 
 def test_a_look_behind_goes_on_in_slices() -> None:
@@ -232,7 +247,7 @@ def happens(world: World, deed: str, late: list[int], seqs: Iterator[int], data:
         case "fail":
             world.round(arrives=False)
         case "lose":
-            world.streams.clear()
+            world.lists.clear()
         case "claim":
             world.consume(data.draw(st.integers(1, 5)))
         case "time":

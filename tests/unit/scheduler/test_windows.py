@@ -6,7 +6,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.domain.ordering import URGENCY, Lane, PriorityType, stream_key
+from core.domain.ordering import URGENCY, Lane, PriorityType, list_key
 from core.domain.windows import FRESH_SECONDS, HIGH_MOST, MOST_PER_SLOT, LaneFace, LaneOf, Wants, rooms, targets
 
 HIGH, NORMAL, LOW = PriorityType.HIGH, PriorityType.NORMAL, PriorityType.LOW
@@ -36,13 +36,13 @@ def test_a_lane_shares_what_it_wants_among_queues_with_work() -> None:
 
 def test_what_is_less_urgent_is_not_in_the_way_of_what_is_more_so() -> None:
     lanes = [face(1)]
-    room = rooms(lanes, {lanes[0].lane: 30}, {"q"}, {stream_key("q", LOW, "d"): 40})
+    room = rooms(lanes, {lanes[0].lane: 30}, {"q"}, {list_key("q", LOW, "d"): 40})
     assert [room.of("q", "d", priority) for priority in URGENCY] == [40, 40, 0]
     room.take("q", "d", HIGH)
     assert [room.of("q", "d", priority) for priority in URGENCY] == [39, 39, 0]
 
 
-def test_a_stream_of_high_tasks_is_bounded_whatever_workers_want() -> None:
+def test_a_list_of_high_tasks_is_bounded_whatever_workers_want() -> None:
     lanes = [face(1)]
     room = rooms(lanes, {lanes[0].lane: 100_000}, {"q"}, {})
     assert room.of("q", "d", HIGH) == HIGH_MOST
@@ -57,8 +57,8 @@ def situations(draw: st.DrawFn) -> Situation:
     ]
     wants = {one.lane: draw(st.integers(0, 50)) for one in lanes}
     active = draw(st.sets(st.sampled_from(QUEUES)))
-    streams = [stream_key(queue, priority, digest) for queue in QUEUES for priority in URGENCY for digest in "de"]
-    waiting = {stream: draw(st.integers(0, 20)) for stream in draw(st.lists(st.sampled_from(streams), max_size=4))}
+    lists = [list_key(queue, priority, digest) for queue in QUEUES for priority in URGENCY for digest in "de"]
+    waiting = {key: draw(st.integers(0, 20)) for key in draw(st.lists(st.sampled_from(lists), max_size=4))}
     return lanes, wants, active, waiting
 
 

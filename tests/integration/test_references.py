@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from core import config, redis_client, steering
+from core import config, redis_client
 from core.domain.gates import GateKey
 from core.domain.lifecycle import TaskStatus
-from core.domain.ordering import Lane, PriorityType, digest, stream_key
+from core.domain.ordering import Lane, PriorityType, digest, list_key
 from core.domain.task import Moved, Submission, Submitted
 from core.redis_client import RedisDown, Server, close_async_clients, get_async_redis_client, get_redis
-from core.streams import Offer, Reader, References
+from core.references import Offer, Reader, References
 from tests.lookout import happens
 
 if TYPE_CHECKING:
@@ -47,12 +47,16 @@ def ids(count: int) -> list[UUID]:
 
 
 async def hint(refs: References, priority: PriorityType, some: list[UUID], queue: str = "q") -> None:
-    await refs.hint({stream_key(queue, priority, D): [one.bytes for one in some]})
+    await refs.hint({list_key(queue, priority, D): [one.bytes for one in some]})
 
 
 async def waiting(refs: References, priority: PriorityType = NORMAL) -> int:
-    key = stream_key("q", priority, D)
+    key = list_key("q", priority, D)
     return (await refs.snapshot([key], "1")).waiting[key]
+
+
+async def reads(refs: References) -> bool:
+    return bool(await refs.low.client.hlen("tf:free"))
 
 
 async def memory(refs: References, limit: str) -> None:
@@ -68,16 +72,20 @@ async def test_high_comes_first_and_nothing_is_taken_beyond_what_was_asked(refs:
     async with reading(refs) as reader:
         first = await reader.read(count=3, want=3)
         assert [ref.id for ref in first] == [*high, normal[0]]
-        second = await reader.read(count=9, want=9, ack=first)
+        second = await reader.read(count=9, want=9)
         assert [ref.id for ref in second] == [normal[1], *low]
 
 
-async def test_what_is_given_back_leaves_the_stream(refs: References) -> None:
-    await hint(refs, NORMAL, ids(3))
-    async with reading(refs) as reader:
-        found = await reader.read(count=3, want=3)
-        await reader.read(count=0, want=0, ack=found)
-        assert await refs.low.client.xlen(stream_key("q", NORMAL, D)) == 0
+async def test_what_was_read_has_left_the_list_and_what_is_given_back_comes_first(refs: References) -> None:
+    high, normal = ids(2), ids(4)
+    await hint(refs, HIGH, high)
+    await hint(refs, NORMAL, normal)
+    async with reading(refs) as reader, reading(refs) as other:
+        found = await reader.read(count=4, want=4)
+        assert [ref.id for ref in found] == [*high, *normal[:2]]
+        assert (await waiting(refs, HIGH), await waiting(refs)) == (0, 2)
+        await reader.give_back(found[1:])
+        assert [ref.id for ref in await other.read(count=9, want=9)] == [high[1], *normal]
 
 
 async def test_a_thousand_references_survive_the_packing(refs: References) -> None:
@@ -86,8 +94,7 @@ async def test_a_thousand_references_survive_the_packing(refs: References) -> No
     async with reading(refs) as reader:
         found = await reader.read(count=9000, want=1)
         assert [ref.id for ref in found] == many
-        await reader.ack(found)
-        assert await refs.low.client.xlen(stream_key("q", NORMAL, D)) == 0
+        assert await waiting(refs) == 0
 
 
 @pytest.mark.parametrize("priority", [HIGH, NORMAL])
@@ -97,7 +104,7 @@ async def test_a_reader_that_waits_is_woken_by_a_reference_on_either_server(
     one = ids(1)
     async with reading(refs) as reader:
         read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
-        await happens(refs.list_streams)
+        await happens(lambda: reads(refs))
         await hint(refs, priority, one)
         assert [ref.id for ref in await asyncio.wait_for(read, 5)] == one
 
@@ -106,7 +113,7 @@ async def test_a_read_that_its_caller_gave_up_loses_nothing(refs: References) ->
     one = ids(1)
     async with reading(refs) as reader:
         read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
-        await happens(refs.list_streams)
+        await happens(lambda: reads(refs))
         read.cancel()
         with pytest.raises(asyncio.CancelledError):
             await read
@@ -122,16 +129,31 @@ async def test_two_readers_share_and_nobody_gets_twice(refs: References) -> None
         assert [ref.id for ref in mine + yours] == some
 
 
-async def test_flushall_makes_the_group_again_without_running_hot(refs: References) -> None:
+async def test_what_a_reader_took_and_its_caller_never_heard_of_goes_back(refs: References) -> None:
+    one = ids(1)
     async with reading(refs) as reader:
         read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
-        await happens(refs.list_streams)
+        await happens(lambda: reads(refs))
+        read.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await read
+        await hint(refs, NORMAL, one)
+        await happens(lambda: taken(refs))
+    async with reading(refs) as other:
+        assert [ref.id for ref in await other.read(count=1, want=1, block_ms=0)] == one
+
+
+async def taken(refs: References) -> bool:
+    return not await waiting(refs)
+
+
+async def test_flushall_leaves_a_reader_waiting(refs: References) -> None:
+    async with reading(refs) as reader:
+        read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
+        await happens(lambda: reads(refs))
         await refs.low.client.flushall()
         await refs.high.client.flushall()
-        assert await asyncio.wait_for(read, 5) == []  # NOGROUP is an error, answered at once
         one = ids(1)
-        read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
-        await happens(refs.list_streams)
         await hint(refs, NORMAL, one)
         assert [ref.id for ref in await asyncio.wait_for(read, 5)] == one
 
@@ -148,36 +170,35 @@ async def test_a_lane_says_what_it_wants_and_leaves_without_a_trace(refs: Refere
     assert (await refs.snapshot([], "1")).wants == {}
 
 
-async def test_a_snapshot_tells_waiting_from_handed_out_and_notices_a_flush(refs: References) -> None:
+async def test_a_snapshot_tells_what_waits_and_notices_a_flush(refs: References) -> None:
     await hint(refs, NORMAL, ids(5))
-    key = stream_key("q", NORMAL, D)
+    key = list_key("q", NORMAL, D)
     assert (await refs.snapshot([key], "1")).lost
     async with reading(refs) as reader:
         await reader.read(count=2, want=2)
-        seen = await refs.snapshot([key, stream_key("q", HIGH, D)], "1")
-        assert (seen.lost, seen.waiting[key], seen.waiting[stream_key("q", HIGH, D)]) == (False, 3, 0)
+        seen = await refs.snapshot([key, list_key("q", HIGH, D)], "1")
+        assert (seen.lost, seen.waiting[key], seen.waiting[list_key("q", HIGH, D)]) == (False, 3, 0)
     await refs.high.client.flushall()
     assert (await refs.snapshot([key], "1")).lost
 
 
-async def test_out_of_memory_is_down_for_writes_and_giving_back_still_works(refs: References) -> None:
+async def test_out_of_memory_is_down_and_passes(refs: References) -> None:
     await hint(refs, NORMAL, ids(3))
     async with reading(refs) as reader:
-        found = await reader.read(count=3, want=3)
+        found = await reader.read(count=2, want=3)
         await memory(refs, "1mb")
         try:
             with pytest.raises(RedisDown):
                 await hint(refs, NORMAL, ids(1))
             # The high server has nothing to write for a read, so only the low one counts as down.
-            assert await reader.read(count=1, want=1, ack=found, block_ms=0) == []
+            assert await reader.read(count=1, want=1, block_ms=0) == []
             assert reader.degraded
-            assert await refs.low.client.xlen(stream_key("q", NORMAL, D)) == 0
+            await reader.give_back(found)
             await refs.wake()
             await refs.hint_submitted([_submitted(NORMAL)])
         finally:
             await memory(refs, "0")
-        await hint(refs, NORMAL, ids(1))
-        assert len(await reader.read(count=1, want=1)) == 1
+        assert len(await reader.read(count=9, want=9)) == 1
         assert not reader.degraded
 
 
@@ -299,31 +320,13 @@ async def test_gated_and_moved_rows_reach_the_gate_and_the_feeder(refs: Referenc
     assert (await refs.snapshot([], "1")).again == frozenset()
 
 
-async def test_the_sweep_gives_back_what_a_dead_worker_held(refs: References, monkeypatch: pytest.MonkeyPatch) -> None:
-    some, dead, live = ids(3), uuid4(), uuid4()
-    key = stream_key("q", NORMAL, D)
-    await hint(refs, NORMAL, some)
-    async with reading(refs, dead) as lost, reading(refs, live) as reader:
-        assert len(await lost.read(count=2, want=2)) == 2
-        kept = await reader.read(count=1, want=1)
-        assert await refs.sweep([key], [live, dead]) == (0, 0)
-        assert await refs.sweep([key], [live]) == (0, 0)  # it may have registered a moment ago
-        # Nobody can make Redis believe that time has passed, so the least idle time is lowered instead.
-        monkeypatch.setattr(steering, "_DEAD_IDLE_MS", 0)
-        assert await refs.sweep([key], [live]) == (2, 0)
-        again = await reader.read(count=9, want=9, ack=kept)
-        assert {ref.id for ref in again} == set(some[:2])
-        consumers = await refs.low.client.xinfo_consumers(key, "w")
-        assert [consumer["name"] for consumer in consumers] == [live.hex.encode()]
-
-
-async def test_streams_are_listed_and_deleted(refs: References) -> None:
+async def test_lists_are_found_and_deleted(refs: References) -> None:
     await hint(refs, NORMAL, ids(1))
     await hint(refs, HIGH, ids(1))
-    both = {stream_key("q", NORMAL, D), stream_key("q", HIGH, D)}
-    assert await refs.list_streams() == both
-    await refs.delete_streams(both)
-    assert await refs.list_streams() == set()
+    both = {list_key("q", NORMAL, D), list_key("q", HIGH, D)}
+    assert await refs.existing() == both
+    await refs.delete(both)
+    assert await refs.existing() == set()
 
 
 async def test_a_cancel_reaches_the_worker_at_once(refs: References) -> None:

@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from core import queue_manager as queue
-from core.domain.ordering import Lane, PriorityType, digest, stream_key
-from core.streams import References
+from core.domain.ordering import Lane, PriorityType, digest, list_key
+from core.references import References
 from tests.lookout import happens
 from tests.signals import until
 from tests.working import House, WorkerProcess, house
@@ -41,62 +41,49 @@ def worker(environment: dict[str, str]) -> Iterator[WorkerProcess]:
 
 
 async def key(home: House, lane: Lane, priority: PriorityType = NORMAL) -> str:
-    """The stream that the one worker of this test reads."""
+    """The list that the one worker of this test reads."""
     async with home.database.connection() as tx:
         [row] = await queue.live_workers(tx)
     types = row.sync_types if lane is Lane.SYNC else row.async_types
-    return stream_key("default", priority, digest(types))
+    return list_key("default", priority, digest(types))
 
 
 async def reading(refs: References, home: House, lane: Lane) -> None:
-    """Wait until the lane reads: then its group is there."""
-    stream = await key(home, lane)
+    """Wait until the lane reads: then it has said what it wants."""
+    async with home.database.connection() as tx:
+        [row] = await queue.live_workers(tx)
 
     async def there() -> bool:
-        return bool(await refs.low.client.exists(stream))
+        return bool(await refs.low.client.hexists("tf:free", f"{row.id}:{lane.value}"))
 
     await happens(there)
 
 
-async def hint(refs: References, stream: str, ids: Sequence[UUID]) -> None:
-    await refs.hint({stream: [task.bytes for task in ids]})
+async def hint(refs: References, refs_of: str, ids: Sequence[UUID]) -> None:
+    await refs.hint({refs_of: [task.bytes for task in ids]})
 
 
 async def test_a_reference_starts_a_task_at_once(home: House, refs: References, worker: WorkerProcess) -> None:
     worker.ready()
     await reading(refs, home, Lane.ASYNC)
-    stream = await key(home, Lane.ASYNC)
+    refs_of = await key(home, Lane.ASYNC)
     waits = []
     for _ in range(5):
         begin = monotonic()
         [task] = await home.submit("anoop")
-        await hint(refs, stream, [task])
+        await hint(refs, refs_of, [task])
         await home.becomes(task, "COMPLETED", within=10)
         waits.append(monotonic() - begin)
     assert sorted(waits)[2] < 0.5  # the safety poll comes only every five seconds
 
 
-async def test_references_are_given_back_after_the_claim(home: House, refs: References, worker: WorkerProcess) -> None:
-    worker.ready()
-    await reading(refs, home, Lane.ASYNC)
-    stream = await key(home, Lane.ASYNC)
-    ids = await home.submit("anoop", 300)
-    await hint(refs, stream, ids)
-    await home.ended(ids)
-
-    async def empty() -> bool:
-        return int(await refs.low.client.xlen(stream)) == 0
-
-    await happens(empty)
-
-
 async def test_doubled_and_wrong_references_do_nothing(home: House, refs: References, worker: WorkerProcess) -> None:
     worker.ready()
     await reading(refs, home, Lane.ASYNC)
-    stream = await key(home, Lane.ASYNC)
+    refs_of = await key(home, Lane.ASYNC)
     ids = await home.submit("anoop", 20)
     foreign = await home.submit("unknown")  # a type that nobody announced
-    await hint(refs, stream, [*ids, *reversed(ids), *ids, *foreign, uuid4()])
+    await hint(refs, refs_of, [*ids, *reversed(ids), *ids, *foreign, uuid4()])
     rows = await home.ended(ids)
     assert {(row["status"], row["attempt"]) for row in rows} == {("COMPLETED", 1)}
     assert await home.statuses(foreign) == {"QUEUED"}
@@ -107,20 +94,23 @@ async def test_a_cordoned_worker_gives_its_references_back(
 ) -> None:
     worker.ready()
     await reading(refs, home, Lane.ASYNC)
-    stream = await key(home, Lane.ASYNC)
+    refs_of = await key(home, Lane.ASYNC)
     async with home.database.begin() as tx:
         [me] = await queue.live_workers(tx)
         assert await queue.cordon(tx, [me.id])
     until(lambda: worker.said("cordoned: claiming nothing more"))
     ids = await home.submit("anoop", 10)
-    await hint(refs, stream, ids)  # its blocking read may still take them
+    await hint(refs, refs_of, ids)  # its blocking read may still take them
 
     async def wants_nothing() -> bool:
         said = await refs.low.client.hget("tf:free", f"{me.id}:async")
-        pending = await refs.low.client.xpending(stream, "w")
-        return bool(said and said.startswith(b"0:") and not pending["pending"])
+        return bool(said and said.startswith(b"0:"))
+
+    async def all_back() -> bool:
+        return int(await refs.low.client.llen(refs_of)) == len(ids)
 
     await happens(wants_nothing)
+    await happens(all_back)
     assert await home.statuses(ids) == {"QUEUED"}
     async with home.database.begin() as tx:
         await queue.uncordon(tx, [me.id])
@@ -179,12 +169,12 @@ async def test_a_forced_cancel_kills_at_once(home: House, refs: References, envi
 async def test_work_goes_on_when_redis_is_flushed(home: House, refs: References, worker: WorkerProcess) -> None:
     worker.ready()
     await reading(refs, home, Lane.ASYNC)
-    stream = await key(home, Lane.ASYNC)
+    refs_of = await key(home, Lane.ASYNC)
     await refs.low.client.flushall()
     await refs.high.client.flushall()
     await home.ended(await home.submit("anoop", 5), within=12)
     ids = await home.submit("anoop", 5)
-    await hint(refs, stream, ids)
+    await hint(refs, refs_of, ids)
     await home.ended(ids, within=12)
 
 

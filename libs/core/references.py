@@ -4,8 +4,8 @@ PostgreSQL knows which tasks are QUEUED; what is here only makes them start in o
 doubled, late or forged: a claim decides. What the keys in Redis hold is told by the scripts in core/lua.
 
 worker:  `reader = refs.reader(worker=id, lane=Lane.SYNC, queues=[...], types=[...])`, then
-         `found = await reader.read(count=free, want=want, ack=claimed_before)`; `await reader.report(0)` when full;
-         `await reader.ack(refs)`; poll PostgreSQL as well while `reader.degraded`, or on RedisDown;
+         `found = await reader.read(count=free, want=want)`; `await reader.report(0)` when full;
+         `await reader.give_back(refs)`; poll PostgreSQL as well while `reader.degraded`, or on RedisDown;
          `async for cancel in refs.cancels(id): ...`
 API:     after the commit `await refs.hint_submitted(zip(submissions, submitted))`, `await refs.hint_moved(moved)`
 leader:  see core/steering.py
