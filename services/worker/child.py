@@ -86,7 +86,8 @@ class Child(asyncio.Protocol):
         self._pings = 0
         self._pongs = 0
         self._mark = Mark()
-        self.moved = 0.0  # when a sync task was last put into it or ended in it
+        self.moved = dict.fromkeys(Lane, 0.0)  # when a lane was last put to work in it, or a task of it ended
+        self._sent = 0  # async tasks; each knows its place among them
 
     # ── life ──
 
@@ -132,10 +133,15 @@ class Child(asyncio.Protocol):
         """Whether the process has not ended."""
         return self.status is None
 
-    def begun(self) -> Key | None:
-        """Return the sync task in it that began last; None when that one has ended. Once, after its death."""
-        key = self._mark.take()
-        return key if key in self.jobs else None
+    def waiting(self) -> list[Job]:
+        """Return what was in it and had not begun, by its own note. Once, after its death."""
+        begun = self._mark.take()
+        running = begun.sync if begun.sync in self.jobs else None
+        return [
+            job
+            for job in self.jobs.values()
+            if (job.place > begun.asyncs if job.lane is Lane.ASYNC else running is not None and job.key != running)
+        ]
 
     def kill(self, why: str) -> None:
         """End it now, with every process it has started in its session."""
@@ -207,10 +213,13 @@ class Child(asyncio.Protocol):
     def put(self, jobs: list[Job]) -> None:
         """Send tasks to it."""
         now = clock.monotonic()
-        if not self.counts[Lane.SYNC]:
-            self.moved = now
+        for lane, count in self.counts.items():
+            if not count:
+                self.moved[lane] = now
         messages: list[Any] = []
         for job in jobs:
+            if job.lane is Lane.ASYNC:
+                self._sent = job.place = self._sent + 1
             job.child = self
             job.begun = now
             self.jobs[job.key] = job
@@ -223,8 +232,7 @@ class Child(asyncio.Protocol):
         """Note that a task is not in it any more, as far as this worker is concerned."""
         if self.jobs.pop(job.key, None) is not None:
             self.counts[job.lane] -= 1
-            if job.lane is Lane.SYNC:
-                self.moved = clock.monotonic()
+            self.moved[job.lane] = clock.monotonic()
 
     def cancel(self, jobs: list[Job]) -> None:
         """Ask tasks to stop."""
@@ -246,15 +254,13 @@ class Child(asyncio.Protocol):
         self.killed_for = self.killed_for or "idle"
         self.send([wire.Stop()])
 
-    def recall(self) -> None:
-        """Have the sync tasks that it has not begun back."""
-        self.send([wire.Recall()])
+    def recall(self, lane: Lane) -> None:
+        """Have the tasks of a lane that it has not begun back."""
+        self.send([wire.Recall(sync=lane is Lane.SYNC)])
 
-    def room(self, lane: Lane, ahead: int = 1) -> int:
-        """How many more of a lane it may be given now: `ahead` is how many sync tasks it may hold."""
-        if not (self.ready and self.open):
-            return 0
-        return max((ahead if lane is Lane.SYNC else self._settings.slots) - self.counts[lane], 0)
+    def room(self, lane: Lane, most: int) -> int:
+        """How many more of a lane it may be given now, so that it holds no more than `most`."""
+        return max(most - self.counts[lane], 0) if self.ready and self.open else 0
 
 
 def _run(job: Job) -> wire.Run:

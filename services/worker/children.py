@@ -48,7 +48,8 @@ class Children:
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_broken = ""
         self._closed = False
-        self.prefetch = Prefetch(lambda: self.shared)
+        slots = {Lane.SYNC: 1, Lane.ASYNC: settings.slots}
+        self.prefetch = {lane: Prefetch(lane, slots[lane], lambda: self.shared) for lane in Lane}
 
     # ── life ──
 
@@ -147,21 +148,19 @@ class Children:
 
     def free(self, lane: Lane) -> int:
         """How many more tasks of a lane may be claimed: free places, less those already promised."""
-        ahead = self.prefetch.most()
-        places = sum(child.room(lane, ahead) for child in self.shared)
+        most = self.prefetch[lane].most()
+        places = sum(child.room(lane, most) for child in self.shared)
         promised = len(self.waiting[lane]) + sum(1 for job in self.suspects if job.lane is lane)
         return max(places - promised - sum(child.counts[lane] for child in self.dedicated), 0)
 
     def places(self, lane: Lane) -> int:
         """How many tasks of a lane the shared children hold when they are full."""
-        each = self._settings.slots if lane is Lane.ASYNC else self.prefetch.most()
-        return each * sum(1 for child in self.shared if child.ready and child.open)
+        return self.prefetch[lane].most() * sum(1 for child in self.shared if child.ready and child.open)
 
     def idle(self, lane: Lane) -> int:
         """How many of the places that this worker has registered are free."""
-        if lane is Lane.ASYNC:
-            return self.free(lane)
-        return min(sum(1 for child in self.shared if child.room(lane, 1)), self.free(lane))
+        slots = self.prefetch[lane].slots
+        return min(sum(child.room(lane, slots) for child in self.shared), self.free(lane))
 
     def place(self, jobs: Iterable[Job]) -> None:
         """Send tasks to children, one frame a child; what finds no room waits for the next child that is ready."""
@@ -179,11 +178,12 @@ class Children:
         shares: dict[Child, list[Job]] = defaultdict(list)
         for lane, waiting in self.waiting.items():
             if waiting:
-                _share_out(self.shared, lane, waiting, shares, self.prefetch.most())
+                _share_out(self.shared, lane, waiting, shares, self.prefetch[lane].most())
         for child, share in shares.items():
             child.put(share)
-            if child.counts[Lane.SYNC] > 1:
-                self.prefetch.watch()
+            for lane, measure in self.prefetch.items():
+                if child.counts[lane] > measure.slots:
+                    measure.watch()
         if self.suspects or self.dedicated:
             self._place_suspects()
 
@@ -214,17 +214,17 @@ class Children:
 
 def _fits(child: Child, job: Job) -> bool:
     """Whether a suspect may join a dedicated child: nobody there may get more company than allowed."""
-    if child.room(job.lane) < 1:
+    if child.room(job.lane, 1) < 1:
         return False
     company = len(child.jobs) + 1
     return company <= job.task.isolation and all(company <= other.task.isolation for other in child.jobs.values())
 
 
 def _share_out(
-    children: list[Child], lane: Lane, waiting: deque[Job], shares: dict[Child, list[Job]], ahead: int
+    children: list[Child], lane: Lane, waiting: deque[Job], shares: dict[Child, list[Job]], most: int
 ) -> None:
     """Deal tasks out, always to the least busy child; one with a sync task in it comes last for async ones."""
-    room = {child: child.room(lane, ahead) for child in children}
+    room = {child: child.room(lane, most) for child in children}
     rooms = [child for child, places in room.items() if places > 0]
     load = {child: sum(child.counts.values()) + 50 * child.counts[Lane.SYNC] for child in rooms}
     while waiting and rooms:

@@ -33,6 +33,7 @@ class Job:
     child: Child | None = None
     asked: str = ""
     begun: float = 0.0
+    place: int = 0  # among the async tasks that its child was sent, the first one is 1
     ping: int = 0
     progress: tuple[float, str] | None = None
     logs: list[str] = field(default_factory=list)

@@ -1,15 +1,22 @@
-"""The memory in which a child notes which sync task it has begun: it tells a death's culprit from those behind it."""
+"""The memory in which a child notes what it has begun: it tells a death's culprits from those that waited."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from taskflow_queue.protocol import MARK
 
 if TYPE_CHECKING:
     from services.worker.holding import Key
+
+
+class Begun(NamedTuple):
+    """The sync task that began last, if any did, and how many of the async ones have begun."""
+
+    sync: Key | None
+    asyncs: int
 
 
 class Mark:
@@ -24,11 +31,11 @@ class Mark:
         self._file.truncate(MARK.size)
         return self._file.fileno()
 
-    def take(self) -> Key | None:
-        """Return the sync task that began last, and forget the note: after the child's death."""
+    def take(self) -> Begun:
+        """Return the note and forget it: after the child's death."""
         if self._file is None:
-            return None
+            return Begun(None, 0)
         with self._file as file:
             self._file = None
-            task, attempt = MARK.unpack(os.pread(file.fileno(), MARK.size, 0))
-        return (task, attempt) if attempt else None
+            task, attempt, asyncs = MARK.unpack(os.pread(file.fileno(), MARK.size, 0))
+        return Begun((task, attempt) if attempt else None, asyncs)

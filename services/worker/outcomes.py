@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Final
 
-from core.domain.ordering import Lane
 from services.worker.charging import ErrorInfo, Kind, Outcome
 
 if TYPE_CHECKING:
@@ -38,16 +37,15 @@ def of_done(job: Job, done: wire.Done) -> Outcome:
 def of_death(child: Child, *, kernel: bool) -> list[tuple[Job, Outcome]]:
     """Say what became of everything in a dead child; `kernel` says that the kernel killed it for want of memory.
 
-    Sync tasks run one by one, and the child has noted which of them it began last: those behind it are blameless.
+    What the child had not begun yet, by its own note, is blameless.
     """
-    jobs, begun = list(child.jobs.values()), child.begun()
-    blameless = [job for job in jobs if begun is not None and job.lane is Lane.SYNC and job.key != begun]
+    jobs, blameless = list(child.jobs.values()), {job.key for job in child.waiting()}
     company = len(jobs) - len(blameless)
     return [
         (
             job,
             Outcome(Kind.RELEASED, logs=logs_of(job))
-            if job in blameless
+            if job.key in blameless
             else _after_death(child, company, job, kernel=kernel),
         )
         for job in jobs

@@ -57,6 +57,8 @@ class Supervisor:
     def run(self, batch: list[Claimed]) -> None:
         """Hand claimed tasks to children."""
         jobs = [self._job(task) for task in batch]
+        for lane, measure in self.children.prefetch.items():
+            measure.weighed(max((len(job.task.payload) for job in jobs if job.lane is lane), default=0))
         self._holding.add(jobs)
         self.children.place(jobs)
         observe_each(self._waits, ((task.queue, task.waited) for task in batch if task.waited is not None))
@@ -86,8 +88,20 @@ class Supervisor:
                 case wire.Pong():
                     pass
         if ended:
+            self._pace(child, ended)
             self._close(ended)
             self.children.settled(child)
+
+    def _pace(self, child: Child, ended: list[tuple[Job, Outcome]]) -> None:
+        """Measure how fast a child gets on: by the run times of sync tasks, by how many async ones end in a while."""
+        measures, asyncs = self.children.prefetch, 0
+        for job, outcome in ended:
+            if job.lane is Lane.ASYNC:
+                asyncs += 1
+            elif outcome.kind is not Kind.RELEASED:
+                measures[Lane.SYNC].took(outcome.seconds)
+        if asyncs:
+            measures[Lane.ASYNC].took((clock.monotonic() - child.moved[Lane.ASYNC]) / asyncs)
 
     def _job(self, task: Claimed) -> Job:
         hard, soft = self._catalogue.limits(task)
@@ -112,8 +126,6 @@ class Supervisor:
                 endings.append(ending)
                 seconds = outcome.seconds or now - (job.begun or now)
                 ran.setdefault((job.task.queue, job.task.type), []).append(seconds)
-                if job.lane is Lane.SYNC and outcome.kind is not Kind.RELEASED:
-                    self.children.prefetch.ran(seconds)
                 if ending.failures or ending.crashes:
                     _tell_failure(job, ending, outcome)
         if endings:

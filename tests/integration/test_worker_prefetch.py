@@ -1,4 +1,4 @@
-"""Short sync tasks wait in the child that will run them: quick, and at nobody's cost when one of them is not short."""
+"""Short tasks wait in the child that will run them: quick, and at nobody's cost when one of them is not short."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lookout import happens
 from tests.working import House, WorkerProcess, house
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
 WARM = 200  # short runs after which a child holds as many as it ever may
+NOOPS = ["noop", "anoop"]
+ONE = {"TASKFLOW_WORKER_CHILDREN": "1", "TASKFLOW_WORKER_SLOTS": "1"}  # async tasks run one by one, too
 
 
 @pytest.fixture
@@ -30,10 +33,11 @@ async def claims(home: House, ids: Sequence[UUID]) -> int:
     return int(found)
 
 
-async def test_short_sync_tasks_share_claims(home: House, database_url: str) -> None:
-    with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1"):
-        await home.ended(await home.submit("noop", WARM))
-        ids = await home.submit("noop", 600)
+@pytest.mark.parametrize("noop", NOOPS)
+async def test_short_tasks_share_claims(home: House, database_url: str, noop: str) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}, **ONE):
+        await home.ended(await home.submit(noop, WARM))
+        ids = await home.submit(noop, 600)
         rows = await home.ended(ids)
     assert {(row["status"], row["attempt"]) for row in rows} == {("COMPLETED", 1)}
     assert await claims(home, ids) < len(ids) / 10
@@ -55,24 +59,46 @@ async def test_what_waits_behind_a_long_task_is_given_back_uncharged(home: House
     assert (ended["status"], ended["attempt"]) == ("COMPLETED", 1)
 
 
-@pytest.mark.parametrize("killer", ["die", "segfault"])
-async def test_a_death_is_charged_to_the_task_that_had_begun_and_to_no_other(
-    home: House, database_url: str, killer: str
+async def test_what_waits_behind_long_async_tasks_is_given_back_and_the_slots_are_kept(
+    home: House, database_url: str
 ) -> None:
-    with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1"):
-        await home.ended(await home.submit("noop", WARM))
-        before = await home.submit("noop", 20)
+    with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1", TASKFLOW_WORKER_SLOTS="4"):
+        await home.ended(await home.submit("anoop", WARM))
+        long = await home.submit("asleep", 4, seconds=4.0)
+        short = await home.submit("anoop", 100)
+        for task in long:
+            await home.becomes(task, "IN_PROGRESS")
+
+        async def back() -> bool:
+            return await home.statuses(short) == {"QUEUED"}
+
+        await happens(back, within=3)
+        assert await home.statuses(long) == {"IN_PROGRESS"}
+        rows = await home.ended([*short, *long])
+    assert {(row["status"], row["retry_count"], row["worker_deaths"]) for row in rows} == {("COMPLETED", 0, 0)}
+
+
+@pytest.mark.parametrize(("noop", "killer"), [("noop", "die"), ("noop", "segfault"), ("anoop", "adie")])
+async def test_a_death_is_charged_to_the_task_that_had_begun_and_to_no_other(
+    home: House, database_url: str, noop: str, killer: str
+) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}, **ONE):
+        await home.ended(await home.submit(noop, WARM))
+        before = await home.submit(noop, 20)
         [culprit] = await home.submit(killer)
-        behind = await home.submit("noop", 20)
+        behind = await home.submit(noop, 20)
         rows = await home.ended([*before, *behind, culprit])
     fates = {row["id"]: (row["status"], row["retry_count"], row["crash_count"], row["isolation"]) for row in rows}
     assert fates.pop(culprit)[:3] == ("QUARANTINED", 0, 2)
     assert set(fates.values()) == {("COMPLETED", 0, 0, 0)}
 
 
-async def test_time_limits_count_from_the_beginning_and_not_from_the_queue(home: House, database_url: str) -> None:
-    with WorkerProcess({"DATABASE_URL": database_url}, TASKFLOW_WORKER_CHILDREN="1"):
-        await home.ended(await home.submit("noop", WARM))
-        ids = await home.submit("sleep", 10, seconds=0.05, _timeout_seconds=0.3)
+@pytest.mark.parametrize(("noop", "sleep"), [("noop", "sleep"), ("anoop", "asleep")])
+async def test_time_limits_count_from_the_beginning_and_not_from_the_queue(
+    home: House, database_url: str, noop: str, sleep: str
+) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}, **ONE):
+        await home.ended(await home.submit(noop, WARM))
+        ids = await home.submit(sleep, 10, seconds=0.05, _timeout_seconds=0.3)
         rows = await home.ended(ids)
     assert {(row["status"], row["retry_count"]) for row in rows} == {("COMPLETED", 0)}

@@ -19,14 +19,15 @@ VERSION: Final = 1
 FD_VARIABLE: Final = "TASKFLOW_FD"  # where a child finds its end of the socket pair
 PARENT_VARIABLE: Final = "TASKFLOW_PARENT"  # the supervisor's process id: a child with another parent is an orphan
 MEMORY_VARIABLE: Final = "TASKFLOW_MEMORY_MB"  # what a child may use, 0 for no limit
-MARK_VARIABLE: Final = "TASKFLOW_MARK_FD"  # where a child notes which sync task it has begun: see MARK
+MARK_VARIABLE: Final = "TASKFLOW_MARK_FD"  # where a child notes what it has begun: see MARK
 WALL_VARIABLE: Final = "TASKFLOW_MEMORY_WALL_MB"  # where its own allocations shall fail; unset, at a multiple of that
 MOST_FRAME: Final = 16 * 1024 * 1024  # bytes; a batch above that is sent as several frames
 MOST_RESULT: Final = 1024 * 1024  # bytes of JSON
 MOST_LOGS: Final = 64 * 1024  # characters an attempt
 MOST_MESSAGE: Final = 4_000  # characters of an error's message
 MOST_TRACEBACK: Final = 16_000
-MARK: Final = struct.Struct("16sq")  # in memory that both sides share: id and attempt of the last sync task begun
+# In memory that both sides share: id and attempt of the last sync task begun, the place of the last async one.
+MARK: Final = struct.Struct("16sqq")
 _PREFIX: Final = 4
 
 
@@ -38,7 +39,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, tag_field=
 
 
 class Hello(Message, frozen=True):
-    """The first message: what to import, and how many async tasks may run at once."""
+    """The first message: what to import, and how many async tasks run at once; more wait for their turn."""
 
     version: int
     modules: list[str]
@@ -74,7 +75,9 @@ class Cancel(Message, frozen=True):
 
 
 class Recall(Message, frozen=True):
-    """Give back the sync tasks that have not begun, as "released": the one before them takes long."""
+    """Give back the sync or the async tasks that have not begun, as "released": those before them take long."""
+
+    sync: bool
 
 
 class Stop(Message, frozen=True):

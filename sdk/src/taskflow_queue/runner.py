@@ -26,7 +26,6 @@ from taskflow_queue.task import Task, registry
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
 
 _TELL_SECONDS: Final = 0.25  # progress and logs of running tasks are told at most this often
 _READ: Final = 256 * 1024
@@ -39,9 +38,10 @@ class Runner(asyncio.Protocol):
         self,
         loop: asyncio.AbstractEventLoop,
         tasks: dict[str, Task[..., Any]],
-        mark: Callable[[bytes, int], None] = lambda _id, _attempt: None,
+        slots: int,
+        marker: runner_guard.Marker,
     ) -> None:
-        """`mark` notes which sync task has begun."""
+        """`slots`: how many async tasks run at once."""
         self._loop = loop
         self._tasks = tasks
         self._decoder = wire.ChildDecoder()
@@ -51,8 +51,8 @@ class Runner(asyncio.Protocol):
         self._news: deque[Attempt] = deque()
         self._telling = False
         self._stopping = False
-        self.sync_lane = SyncLane(mark, self._sync_began, self._sync_ended)
-        self._async_lane = AsyncLane(loop, self._ended)
+        self.sync_lane = SyncLane(marker.began, self._sync_began, self._sync_ended)
+        self._async_lane = AsyncLane(loop, slots, marker.began_async, self._limit, self._ended)
 
     # ── the socket ──
 
@@ -70,8 +70,8 @@ class Runner(asyncio.Protocol):
                     self._cancel((message.id, message.attempt))
                 case wire.Ping():
                     self._send(wire.Pong(message.n))
-                case wire.Recall():
-                    self._recall()
+                case wire.Recall(sync=sync):
+                    self._recall(sync=sync)
                 case wire.Stop():
                     self._stopping = True
                     self._exit_when_idle()
@@ -108,21 +108,19 @@ class Runner(asyncio.Protocol):
         attempt = Attempt(run, task, self._tell)
         self._attempts[attempt.key] = attempt
         if task.is_async:
-            if limited(run):
-                self._limit(attempt)
-            self._async_lane.start(attempt)
+            self._async_lane.put(attempt)
         else:
             self.sync_lane.put(attempt)
 
-    def _recall(self) -> None:
-        waiting = [attempt for attempt in self._attempts.values() if not attempt.task.is_async and attempt.take()]
-        for attempt in waiting:
+    def _recall(self, *, sync: bool) -> None:
+        syncs = (attempt for attempt in self._attempts.values() if not attempt.task.is_async)
+        for attempt in [one for one in syncs if one.take()] if sync else self._async_lane.recall():
             self._ended(attempt, outcomes.released(attempt.run))
 
     def _limit(self, attempt: Attempt) -> None:
-        """Let its limits run from now on; a sync one may have ended before this thread has come to it."""
+        """Let its limits, if any, run from now on; a sync one may have ended before this thread has come to it."""
         run = attempt.run
-        if not attempt.context.ended:
+        if limited(run) and not attempt.context.ended:
             limits = ((run.soft_timeout, self._soft_limit), (run.timeout, self._hard_limit))
             attempt.timers = tuple(
                 self._loop.call_later(seconds, reached, attempt) for seconds, reached in limits if seconds is not None
@@ -261,7 +259,7 @@ def _serve(loop: asyncio.AbstractEventLoop, runner: Runner, end: socket.socket) 
 def main() -> None:
     """Run until the supervisor goes away."""
     end = runner_guard.connect()
-    mark = runner_guard.marker()
+    marker = runner_guard.Marker()
     runner_guard.die_with_parent()
     runner_guard.wall_in()
     runner_guard.go_first()
@@ -274,7 +272,7 @@ def main() -> None:
         os._exit(1)
     end.sendall(wire.encode([wire.Ready(wire.VERSION, [_definition(task) for task in tasks.values()], os.getpid())]))
     loop = _new_loop()
-    runner = Runner(loop, tasks, mark)
+    runner = Runner(loop, tasks, hello.slots, marker)
     end.settimeout(0)
     threading.Thread(target=_serve, args=(loop, runner, end), name="taskflow-loop", daemon=True).start()
     runner.sync_lane.serve()

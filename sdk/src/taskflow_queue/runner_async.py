@@ -1,10 +1,11 @@
-"""Async tasks, many at once, on the loop of the child: one asyncio task each, never more."""
+"""Async tasks, many at once, on the loop of the child: one asyncio task each, never more; those too many wait."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import types
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -24,17 +25,52 @@ _EAGER: Final[dict[str, Any]] = {"eager_start": True} if sys.version_info >= (3,
 
 
 class AsyncLane:
-    """Starts async tasks, and stops them."""
+    """Starts async tasks in the order in which they come, and stops them. All in the loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ended: Callable[[Attempt, Done], None]) -> None:
-        """`ended` is called in the loop's thread."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        slots: int,
+        mark: Callable[[int], None],
+        began: Callable[[Attempt], None],
+        ended: Callable[[Attempt, Done], None],
+    ) -> None:
+        """`slots`: how many run at once. `mark` takes the place of a task, and `began` the task, before it starts."""
         self._loop = loop
+        self._free = slots
+        self._mark = mark
+        self._began = began
         self._ended = ended
+        self._came = 0
+        self._waiting: deque[tuple[int, Attempt]] = deque()
+        self._woken = False
 
-    def start(self, attempt: Attempt) -> None:
-        """Start `attempt`; from Python 3.12 on, its first step is run at once."""
+    def put(self, attempt: Attempt) -> None:
+        """Start `attempt`, or have it wait for those before it."""
+        self._came += 1
+        if self._free and not self._waiting:
+            self._start(self._came, attempt)
+        else:
+            self._waiting.append((self._came, attempt))
+
+    def recall(self) -> list[Attempt]:
+        """Take back what has not started."""
+        waiting = [attempt for _, attempt in self._waiting]
+        self._waiting.clear()
+        return waiting
+
+    def _start(self, place: int, attempt: Attempt) -> None:
+        """From Python 3.12 on, the first step is run at once."""
+        self._free -= 1
+        self._mark(place)
+        self._began(attempt)
         running.set(attempt.context)  # the asyncio task takes a copy of this context
         attempt.asyncio_task = asyncio.Task(self._guard(attempt), loop=self._loop, **_EAGER)
+
+    def _go_on(self) -> None:
+        self._woken = False
+        while self._free and self._waiting:
+            self._start(*self._waiting.popleft())
 
     def stop(self, attempt: Attempt) -> None:
         """Cancel `attempt`; one that has not started yet sees it at its start."""
@@ -58,6 +94,10 @@ class AsyncLane:
             done = attempt.returned(value)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the child outlives what a handler raises
             done = attempt.failed(error)
+        self._free += 1
+        if self._waiting and not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._go_on)
         self._ended(attempt, done)
 
 

@@ -8,8 +8,9 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from taskflow_queue.protocol import (
     FD_VARIABLE,
@@ -20,15 +21,13 @@ from taskflow_queue.protocol import (
     WALL_VARIABLE,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 _PR_SET_PDEATHSIG: Final = 1
 _WALL: Final = 4  # times the limit that the supervisor watches: a wall for what grows between two looks
 _MEGABYTE: Final = 1024 * 1024
 _SCORE: Final = "/proc/self/oom_score_adj"
 _MORE: Final = 100  # as if it used a tenth of the memory more
 _HIGHEST: Final = 1000
+_SYNC, _ASYNC = struct.Struct("16sq"), struct.Struct("q")  # the two halves of MARK
 
 
 def connect() -> socket.socket:
@@ -41,14 +40,24 @@ def connect() -> socket.socket:
     return end
 
 
-def marker() -> Callable[[bytes, int], None]:
-    """Return what notes, for the supervisor to read after a death, which sync task has begun: id and attempt."""
-    number = os.environ.pop(MARK_VARIABLE, "")
-    if not number.isdigit():
-        return lambda _id, _attempt: None
-    memory = mmap.mmap(int(number), MARK.size)
-    os.close(int(number))
-    return lambda task, attempt: MARK.pack_into(memory, 0, task, attempt)
+class Marker:
+    """Notes what has begun, for the supervisor to read after a death."""
+
+    def __init__(self) -> None:
+        """Take the memory that the supervisor shares; nobody reads the notes of a runner without one."""
+        number = os.environ.pop(MARK_VARIABLE, "")
+        self._memory: mmap.mmap | bytearray = bytearray(MARK.size)
+        if number.isdigit():
+            self._memory = mmap.mmap(int(number), MARK.size)
+            os.close(int(number))
+
+    def began(self, task: bytes, attempt: int) -> None:
+        """A sync task begins."""
+        _SYNC.pack_into(self._memory, 0, task, attempt)
+
+    def began_async(self, place: int) -> None:
+        """The async task at this place begins, and all before it have."""
+        _ASYNC.pack_into(self._memory, _SYNC.size, place)
 
 
 def die_with_parent() -> None:
