@@ -88,20 +88,10 @@ class Supervisor:
                 case wire.Pong():
                     pass
         if ended:
-            self._pace(child, ended)
+            if asyncs := sum(1 for job, _ in ended if job.lane is Lane.ASYNC):
+                self.children.prefetch[Lane.ASYNC].took((clock.monotonic() - child.moved[Lane.ASYNC]) / asyncs)
             self._close(ended)
             self.children.settled(child)
-
-    def _pace(self, child: Child, ended: list[tuple[Job, Outcome]]) -> None:
-        """Measure how fast a child gets on: by the run times of sync tasks, by how many async ones end in a while."""
-        measures, asyncs = self.children.prefetch, 0
-        for job, outcome in ended:
-            if job.lane is Lane.ASYNC:
-                asyncs += 1
-            elif outcome.kind is not Kind.RELEASED:
-                measures[Lane.SYNC].took(outcome.seconds)
-        if asyncs:
-            measures[Lane.ASYNC].took((clock.monotonic() - child.moved[Lane.ASYNC]) / asyncs)
 
     def _job(self, task: Claimed) -> Job:
         hard, soft = self._catalogue.limits(task)
@@ -126,6 +116,8 @@ class Supervisor:
                 endings.append(ending)
                 seconds = outcome.seconds or now - (job.begun or now)
                 ran.setdefault((job.task.queue, job.task.type), []).append(seconds)
+                if job.lane is Lane.SYNC and outcome.kind is not Kind.RELEASED:
+                    self.children.prefetch[Lane.SYNC].took(seconds)
                 if ending.failures or ending.crashes:
                     _tell_failure(job, ending, outcome)
         if endings:
