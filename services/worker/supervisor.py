@@ -88,10 +88,14 @@ class Supervisor:
                 case wire.Pong():
                     pass
         if ended:
-            if asyncs := sum(1 for job, _ in ended if job.lane is Lane.ASYNC):
-                self.children.prefetch[Lane.ASYNC].took((clock.monotonic() - child.moved[Lane.ASYNC]) / asyncs)
+            self._pace(child, ended)
             self._close(ended)
             self.children.settled(child)
+
+    def _pace(self, child: Child, ended: list[tuple[Job, Outcome]]) -> None:
+        """Measure how fast the async tasks of a child get on: by how many end in a while."""
+        if asyncs := sum(1 for job, _ in ended if job.lane is Lane.ASYNC):
+            self.children.prefetch[Lane.ASYNC].took((clock.monotonic() - child.moved[Lane.ASYNC]) / asyncs)
 
     def _job(self, task: Claimed) -> Job:
         hard, soft = self._catalogue.limits(task)

@@ -264,6 +264,7 @@ async def test_credit_is_taken_by_the_api_and_what_it_lacks_becomes_a_wake(refs:
     rows = [_submitted(NORMAL) for _ in range(5)]
     await refs.hint_submitted(rows[:2])
     assert not await refs.low.client.exists("tf:wake")
+    await refs.low.client.set("tf:dry", "1")  # a lane could run more
     await refs.hint_submitted(rows[2:])
     assert await refs.wait_for_wake(1) == {"q"}
     assert await waiting(refs) == 3
@@ -284,8 +285,19 @@ async def test_credit_that_is_taken_back_cannot_be_used(refs: References) -> Non
     assert 0 < await refs.low.client.pttl("tf:route:q") <= 2000
     await refs.offer_credits({"q": Offer()})
     await refs.hint_submitted([_submitted(NORMAL), _submitted(HIGH)])
-    assert await refs.wait_for_wake(1)
     assert await waiting(refs) == await waiting(refs, HIGH) == 0
+
+
+async def test_a_submit_without_credit_wakes_the_leader_only_when_a_lane_is_dry(refs: References) -> None:
+    await refs.hint_submitted([_submitted(NORMAL)])
+    assert await refs.low.client.llen("tf:wake") == 0
+    async with reading(refs) as reader:
+        await reader.read(count=1, want=1, block_ms=0)
+        assert await refs.wait_for_wake(1) == {""}, "the lane that runs dry tells of what was missed"
+        assert (await refs.snapshot([], "1")).wakes == {"q"}
+        await refs.hint_submitted([_submitted(NORMAL)])
+        assert await refs.wait_for_wake(1) == {"q"}
+    assert (await refs.snapshot([], "1")).wakes == set()
 
 
 async def test_a_lane_that_runs_dry_wakes_the_leader_while_there_is_work(refs: References) -> None:

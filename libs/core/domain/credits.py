@@ -1,7 +1,7 @@
 """Credits: references that the API may add by itself, while a queue has nothing waiting.
 
 While credits are out for a queue the feeder reads it one second behind, because younger rows are hinted already by
-those who wrote them. A submit that lacks credit names its queue in a wake, and then the feeder reads at once.
+those who wrote them. A submit that lacks credit names its queue, and then the feeder reads without delay.
 """
 
 from collections import deque

@@ -1,9 +1,10 @@
 -- What a commit leaves for others: references of new tasks (as far as there is credit), keys for the gate, rows for
--- the feeder to look at again, and a wake for the leader.
+-- the feeder to look at again, and a wake for the leader. Rows without credit are worth waking it for when a lane could
+-- run them (tf:dry); else their queues are noted (tf:missed), and it is woken when one could.
 -- ARGV: number of groups, then for each: queue, type, priority, "1" when one owner's share is bounded, ids joined;
 -- number of gate keys, then these; number of re-entries, then these; "1" to wake in any case, "0" only when
 -- credit was short, "-" never. Answers how many of the new tasks found no credit.
-local MOST = 100000
+local MOST, MOST_QUEUES = 100000, 1000
 local at = 1
 local function nextarg() at = at + 1 return ARGV[at - 1] end
 local routes, credits, taken, short, hungry = {}, {}, {}, 0, {}
@@ -41,9 +42,15 @@ for _, list in ipairs({ 'tf:gate', 'tf:reentry' }) do
   end
 end
 local wake = nextarg()
-if wake == '1' then hungry[''] = true end
-if wake ~= '-' and next(hungry) then
-  for queue in pairs(hungry) do redis.call('LPUSH', 'tf:wake', queue) end -- each names a queue that lacked credit
-  redis.call('LTRIM', 'tf:wake', 0, 99)
+if wake == '-' then return short end
+local dry = next(hungry) and redis.call('EXISTS', 'tf:dry') == 1
+for queue in pairs(hungry) do
+  if dry then
+    redis.call('LPUSH', 'tf:wake', queue)
+  elseif redis.call('SCARD', 'tf:missed') < MOST_QUEUES then
+    redis.call('SADD', 'tf:missed', queue)
+  end
 end
+if wake == '1' then redis.call('LPUSH', 'tf:wake', '') end
+if wake == '1' or dry then redis.call('LTRIM', 'tf:wake', 0, 99) end
 return short

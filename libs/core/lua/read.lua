@@ -13,8 +13,11 @@ for index, key in ipairs(KEYS) do
     answer[#answer + 1] = table.concat(ids)
   end
 end
-if left > 0 and ARGV[2] ~= '' and redis.call('EXISTS', 'tf:backlog') == 1 then
-  redis.call('LPUSH', 'tf:wake', '') -- a lane runs dry while there is work: the leader need not wait to find out
-  redis.call('LTRIM', 'tf:wake', 0, 99)
+if left > 0 and ARGV[2] ~= '' then
+  redis.call('SET', 'tf:dry', '1', 'PX', 2000) -- it reads again within a second
+  if redis.call('EXISTS', 'tf:backlog', 'tf:missed') > 0 then
+    redis.call('LPUSH', 'tf:wake', '') -- a lane runs dry while there is work: the leader need not wait to find out
+    redis.call('LTRIM', 'tf:wake', 0, 99)
+  end
 end
 return answer
