@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from core.pool import Database
     from services.worker.holding import Holding
 
-MOST_ROWS: Final = 500
+MOST_ROWS: Final = 2000
 MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_HELD: Final = 10_000  # beyond that nothing new is claimed
 _FIRST_PAUSE: Final = 0.05

@@ -38,6 +38,7 @@ class Prefetch:
         self._lane = lane
         self._children = children
         self._pace = _UNKNOWN
+        self._fresh = lane is Lane.ASYNC  # the first measure of a whole batch is worth more than none
         self._large = 0.0
         self._watching = False
 
@@ -48,7 +49,8 @@ class Prefetch:
 
     def took(self, seconds: float) -> None:
         """Take in how long one task keeps a child from the next; a long time counts at once and is forgotten slowly."""
-        self._pace = _slowly(self._pace, seconds, _DECAY[self._lane])
+        self._pace = seconds if self._fresh else _slowly(self._pace, seconds, _DECAY[self._lane])
+        self._fresh = False
 
     def weighed(self, payload: int) -> None:
         """Take in the largest payload of a batch, in bytes."""
