@@ -135,6 +135,7 @@ class Tasks(Base):
             postgresql_where=text("expires_at is not null and status in ('BLOCKED', 'PENDING', 'QUEUED')"),
         ),
         Index("tasks_cancelling", "cancel_deadline", postgresql_where=text("cancel_deadline is not null")),
+        Index("tasks_stopping", "worker_id", postgresql_where=text("cancel_deadline is not null")),
         Index("tasks_finished", "queue", "finished_at", postgresql_where=text("status = 'COMPLETED'")),
         Index(
             "tasks_failed",

@@ -90,7 +90,7 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
             free_async=0,
             progress=[queue.Progress(id=e.id, attempt=1, claim=e.claim, fraction=0.5) for e in ENDINGS],
         ),
-        {"progress": ({PK}, 200), "beat": ({"tasks_held"}, 1000)},
+        {"progress": ({PK}, 200), "beat": ({"tasks_stopping"}, 200)},
     ),
     "inventory": (lambda tx: queue.inventory(tx, WORKER), {"inventory": ({"tasks_held"}, 1000)}),
     "finish": (lambda tx: queue.finish(tx, ENDINGS), {"succeed": ({PK}, 200)}),
