@@ -17,7 +17,7 @@ from services.dev.stage import Stage, stage
 
 BEGIN, END = "<!-- flat: begin -->", "<!-- flat: end -->"
 KIND = "bench:noop"
-PLAIN, QUEUED, HISTORY, HELD = 50_000, 1_000_000, 10_000_000, 1_000_000
+PLAIN, QUEUED, HISTORY, HELD = 50_000, 1_000_000, 10_000_000, 3_000_000
 _PACE = """
 with ended as materialized (
     select extract(epoch from finished_at) as at from tasks

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from core.references import References
 
 _SHARE = 0.1
+_SMALL_SHARE = 0.02  # of what walks over all that was claimed since the oldest snapshot, and can wait
 log = telemetry.get_logger("scheduler")
 
 
@@ -42,7 +43,7 @@ def duties(lease: float) -> list[Loop]:
     """Return what a leader does; watching must be much faster than a lease is long."""
     return [
         Loop(name="watch", tick=watch.tick, every=min(1.0, lease / 8)),
-        Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT, share=_SHARE),
+        Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT),
         Loop(name="due", tick=due.tick, every=0.5, full=due.LIMIT),
         Loop(name="gates", tick=gates.tick, every=1.0),
         Loop(name="wakes", tick=wakes.tick, every=0.0),
@@ -50,10 +51,10 @@ def duties(lease: float) -> list[Loop]:
         Loop(name="sweep", tick=sweep.tick, every=2.0, full=sweep.LIMIT),
         Loop(name="expire", tick=expire.tick, every=1.0, full=expire.LIMIT, share=_SHARE),
         Loop(name="cancels", tick=cancels.tick, every=1.0, full=cancels.LIMIT, share=_SHARE),
-        Loop(name="overdue", tick=overdue.tick, every=5.0, share=_SHARE),
+        Loop(name="overdue", tick=overdue.tick, every=5.0, share=_SMALL_SHARE),
         Loop(name="lists", tick=lists.tick, every=5.0),
         Loop(name="retention", tick=retention.tick, every=10.0, full=retention.LIMIT),
-        Loop(name="gauges", tick=gauges.tick, every=10.0, share=_SHARE),
+        Loop(name="gauges", tick=gauges.tick, every=10.0, share=_SMALL_SHARE),
     ]
 
 

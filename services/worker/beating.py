@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _JITTER: Final = 0.2
 _AGAIN_SECONDS: Final = 0.25  # after a beat that did not get through
 _TELL_SECONDS: Final = 1.0
+_COMPARE_SHARE: Final = 0.02  # under an open snapshot an inventory walks over all that was claimed since
 log = telemetry.get_logger("worker.beating")
 
 
@@ -71,6 +72,7 @@ class Beater:
         self._sized = sized
         self._nudged = asyncio.Event()
         self._connection: Any = None
+        self._compare_due = 0.0
         self.on_drain: Callable[[], None] = lambda: None
 
     async def serve(self) -> None:
@@ -128,7 +130,7 @@ class Beater:
         self._obey(asked)
         self._measure()
         if inventory:
-            await self._compare()
+            await self._compare_in_turn()
             async with asyncio.timeout(max(self._interval, 1.0) * 2):
                 await self._sized(self._connection)
         return True
@@ -157,6 +159,17 @@ class Beater:
         self._cordon.obey(cordoned=asked.cordoned)
         if asked.draining:
             self.on_drain()
+
+    async def _compare_in_turn(self) -> None:
+        """Compare, unless the last time took so long that it is not yet time again."""
+        began = clock.monotonic()
+        if began < self._compare_due:
+            return
+        try:
+            await self._compare()
+        finally:
+            now = clock.monotonic()
+            self._compare_due = now + (now - began) / _COMPARE_SHARE
 
     async def _compare(self) -> None:
         """Inventory. What is being claimed or ended at either moment is left alone: its answer is under way."""

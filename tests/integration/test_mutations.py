@@ -160,12 +160,12 @@ def rescue_at_the_moment_of_death_only(_world: World, monkeypatch: pytest.Monkey
     async def and_rescue(tx: Any, worker: Any, beat_seq: int) -> bool:
         dead = await mark_dead(tx, worker, beat_seq)
         if dead:
-            every = "where coalesce(workers.state, 'dead') = 'dead'"
-            rewritten(monkeypatch, "rescue", (every, f"where holders.worker_id = '{worker}'"))
-            await rescue(tx)
+            every = "from workers where workers.state = 'dead'"
+            rewritten(monkeypatch, "rescue", (every, f"from workers where workers.id = '{worker}'"))
+            await rescue(tx, strays=False)
         return dead
 
-    async def never(_tx: Any, _limit: int = 500) -> list[Any]:
+    async def never(_tx: Any, _limit: int = 500, *, strays: bool = True) -> list[Any]:
         return []
 
     monkeypatch.setattr(queue, "mark_dead", and_rescue)

@@ -1,13 +1,14 @@
 -- Take tasks back from workers that are dead or gone. Level-triggered: whatever happened before, a row that is held
 -- by a dead worker is found here.
 -- $1 limit  $2 uncharged worker deaths  $3 crashes that quarantine  $4 back-off (s) by number of deaths
--- $5 where a ready task goes when gated
+-- $5 where a ready task goes when gated  $6 whether to look for holders that have no row, too
 -- The lock re-checks that the row is still held by that very worker, whose death is one-way. Without it a row that
 -- was rescued and claimed anew between our snapshot and our lock would be torn from a worker that lives. All that is
 -- decided below is read under the lock: a cancel that came in between must not be undone.
 with recursive holders as (
-    -- A skip scan: one index descent a worker, however many tasks it runs.
-    (select worker_id from tasks where status in ('IN_PROGRESS', 'CANCELLING') order by worker_id limit 1)
+    -- A skip scan: one index descent a worker, however many tasks it runs. But under an open snapshot all that a worker
+    -- has claimed since is still in its place, so this is not for every second.
+    (select worker_id from tasks where $6 and status in ('IN_PROGRESS', 'CANCELLING') order by worker_id limit 1)
     union all
     select next.worker_id
     from holders cross join lateral (
@@ -17,9 +18,11 @@ with recursive holders as (
     ) as next
 ),
 lost as (
+    select workers.id as worker_id from workers where workers.state = 'dead'
+    union all
     select holders.worker_id
     from holders left join workers on workers.id = holders.worker_id
-    where coalesce(workers.state, 'dead') = 'dead'
+    where workers.id is null
 ),
 orphans as (
     select found.id, lost.worker_id

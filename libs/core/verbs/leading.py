@@ -93,8 +93,8 @@ async def feed(tx: Tx, cursors: Sequence[Cursor]) -> list[Candidate]:
     ]
 
 
-async def rescue(tx: Tx, limit: int = 500) -> list[Moved]:
-    """Take tasks back from workers that are dead or gone."""
+async def rescue(tx: Tx, limit: int = 500, *, strays: bool = True) -> list[Moved]:
+    """Take tasks back from dead workers; with `strays` also from holders that have no row, which costs more."""
     found = await tx.fetch(
         statement("rescue"),
         limit,
@@ -102,6 +102,7 @@ async def rescue(tx: Tx, limit: int = 500) -> list[Moved]:
         MAX_CRASHES,
         list(RESCUE_BACKOFF),
         TaskStatus.PENDING.value,
+        strays,
     )
     return rows.moved(found)
 
