@@ -34,7 +34,7 @@ class Cursor:
         self.hot = True
         self.hinted: dict[int, float] = {}  # seq -> when; a row that is QUEUED anew has a new seq
         self.due = now + BEHIND_SECONDS
-        self._doubted = -math.inf  # since when what was hinted before may be lost
+        self._doubted = -math.inf  # what was hinted before then may be lost
         self._place = 0
         self._still: set[int] = set()
         self._swept: float | None = None  # since when the look behind is under way
