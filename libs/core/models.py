@@ -1,7 +1,6 @@
 """The tables, as SQLAlchemy models: the source for Alembic and the words of `core.search`.
 
-The hot statements do not go through these classes; they are the files of `core/sql`. Every index here serves one
-of them, and no index beyond the partial ones has `status` as a key (design.md §5).
+The hot statements are the files of `core/sql`; every index here serves one of them, and none has `status` as a key.
 """
 
 from datetime import datetime

@@ -24,6 +24,7 @@ PATIENCE_SECONDS: Final = 0.5  # a busy machine may well leave a child alone for
 MOST: Final = {Lane.SYNC: 256, Lane.ASYNC: 1000}
 _UNKNOWN: Final = 1.0  # what a task is taken for before any has run
 _DECAY: Final = {Lane.SYNC: 0.9, Lane.ASYNC: 0.5}  # a sync measure is one task, an async one a batch
+_CROWD: Final = 16
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -38,7 +39,7 @@ class Prefetch:
         self._lane = lane
         self._children = children
         self._pace = _UNKNOWN
-        self._fresh = lane is Lane.ASYNC  # the first measure of a whole batch is worth more than none
+        self._fresh = True
         self._large = 0.0
         self._watching = False
 
@@ -47,10 +48,17 @@ class Prefetch:
         soon = min(AHEAD_SECONDS / max(self._pace, 1e-6), AHEAD_BYTES / max(self._large, 1.0))
         return max(self.slots, min(MOST[self._lane], int(soon)))
 
-    def took(self, seconds: float) -> None:
-        """Take in how long one task keeps a child from the next; a long time counts at once and is forgotten slowly."""
-        self._pace = seconds if self._fresh else _slowly(self._pace, seconds, _DECAY[self._lane])
-        self._fresh = False
+    def took(self, seconds: float, *, tasks: int = 1, full: bool = True) -> None:
+        """Take in how long one task keeps a child from the next; a long time counts at once and is forgotten slowly.
+
+        `tasks`: how many were measured together; a crowd is believed at once when it is the first. `full`: whether the
+        child had as many as it runs at once. One that had fewer may be slow, but is not known to be quick.
+        """
+        if self._fresh and full and tasks >= _CROWD:
+            self._pace = seconds
+        elif full or seconds > self._pace:
+            self._pace = _slowly(self._pace, seconds, _DECAY[self._lane])
+        self._fresh = self._fresh and not full
 
     def weighed(self, payload: int) -> None:
         """Take in the largest payload of a batch, in bytes."""

@@ -95,7 +95,8 @@ class Supervisor:
     def _pace(self, child: Child, ended: list[tuple[Job, Outcome]]) -> None:
         """Measure how fast the async tasks of a child get on: by how many end in a while."""
         if asyncs := sum(1 for job, _ in ended if job.lane is Lane.ASYNC):
-            self.children.prefetch[Lane.ASYNC].took((clock.monotonic() - child.moved[Lane.ASYNC]) / asyncs)
+            measure, seconds = self.children.prefetch[Lane.ASYNC], clock.monotonic() - child.moved[Lane.ASYNC]
+            measure.took(seconds / asyncs, tasks=asyncs, full=child.counts[Lane.ASYNC] >= measure.slots)
 
     def _job(self, task: Claimed) -> Job:
         hard, soft = self._catalogue.limits(task)

@@ -50,6 +50,18 @@ def test_a_longer_run_never_earns_more(kind: Kind, took: list[float], one: float
     assert after(kind, *took, max(one, other)).most() <= after(kind, *took, min(one, other)).most()
 
 
+@given(st.lists(st.floats(0, 1e-4), min_size=1, max_size=50))
+def test_a_child_with_free_slots_is_not_known_to_be_quick(seconds: list[float]) -> None:
+    made = Prefetch(Lane.ASYNC, 10, list)
+    for one in seconds:
+        made.took(one, tasks=9, full=False)
+    assert made.most() == 10
+    made.took(1e-4, tasks=100)
+    assert made.most() == AHEAD_SECONDS / 1e-4
+    made.took(1.0, full=False)
+    assert made.most() == 10
+
+
 @pytest.mark.parametrize("lane", Lane)
 def test_large_payloads_wait_in_small_numbers(lane: Lane) -> None:
     made = after((lane, 1), *[0.0] * 200)
