@@ -63,7 +63,6 @@ class Context:
     announced: frozenset[str] = frozenset()
     idle_lists: dict[str, float] = field(default_factory=dict)
     partitions_due: float = 0.0
-    strays_due: float = 0.0
     nudges: dict[str, asyncio.Event] = field(default_factory=dict)
 
     def leading(self) -> AbstractAsyncContextManager[Tx]:

@@ -44,6 +44,7 @@ def duties(lease: float) -> list[Loop]:
     return [
         Loop(name="watch", tick=watch.tick, every=min(1.0, lease / 8)),
         Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT),
+        Loop(name="strays", tick=rescue.strays, every=60.0, full=rescue.LIMIT, share=_SMALL_SHARE),
         Loop(name="due", tick=due.tick, every=0.5, full=due.LIMIT),
         Loop(name="gates", tick=gates.tick, every=1.0),
         Loop(name="wakes", tick=wakes.tick, every=0.0),

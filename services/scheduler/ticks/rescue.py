@@ -11,20 +11,22 @@ if TYPE_CHECKING:
     from services.scheduler.context import Context
 
 LIMIT = 500
-STRAYS_SECONDS = 60.0  # no row of a worker goes while it holds a task, so this finds what should not be
-_SHARE = 0.02
 log = telemetry.get_logger("scheduler")
 
 
 async def tick(ctx: Context) -> int:
-    """Rescue one batch."""
-    began = ctx.clock.monotonic()
-    strays = began >= ctx.strays_due
+    """Rescue one batch from the dead."""
+    return await _rescue(ctx, strays=False)
+
+
+async def strays(ctx: Context) -> int:
+    """Rescue one batch, also from holders without a row: none goes while it holds a task, so there should be none."""
+    return await _rescue(ctx, strays=True)
+
+
+async def _rescue(ctx: Context, *, strays: bool) -> int:
     async with ctx.leading() as tx:
         moved = await queue.rescue(tx, LIMIT, strays=strays)
-    if strays and len(moved) < LIMIT:
-        now = ctx.clock.monotonic()
-        ctx.strays_due = now + max(STRAYS_SECONDS, (now - began) / _SHARE)
     if moved:
         telemetry.metrics().rescues_total.labels("worker_lost").inc(len(moved))
         log.info("tasks were taken back from dead workers", tasks=len(moved))
