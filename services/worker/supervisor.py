@@ -58,7 +58,8 @@ class Supervisor:
         """Hand claimed tasks to children."""
         jobs = [self._job(task) for task in batch]
         for lane, measure in self.children.prefetch.items():
-            measure.weighed(max((len(job.task.payload) for job in jobs if job.lane is lane), default=0))
+            if sizes := [len(job.task.payload) for job in jobs if job.lane is lane]:
+                measure.weighed(max(sizes))
         self._holding.add(jobs)
         self.children.place(jobs)
         observe_each(self._waits, ((task.queue, task.waited) for task in batch if task.waited is not None))
