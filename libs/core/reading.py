@@ -8,6 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -153,7 +154,7 @@ class Reader:
             mine = {key: ids for key, ids in grouped.items() if self._home(priority_of(key)) is server}
             if mine:
                 with suppress(RedisDown, failure.RedisError):
-                    await server.call(lambda client, lists=mine: _push_first(client, lists))  # type: ignore[misc]
+                    await server.call(partial(_push_first, mine))
 
     async def report(self, want: int) -> None:
         """Say how many references this lane wants, without reading: 0 when its last slot is taken. Never raises."""
@@ -243,7 +244,7 @@ class Reader:
             self._spill += given
 
 
-async def _push_first(client: Any, lists: dict[str, list[bytes]]) -> None:
+async def _push_first(lists: dict[str, list[bytes]], client: Any) -> None:
     pipe = client.pipeline(transaction=False)
     for key, ids in lists.items():
         pipe.lpush(key, *reversed(ids))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _SAFETY_POLL: Final = 5.0  # with Redis there, and nothing coming from it
 _FULL_SECONDS: Final = 0.1  # full for so long, the leader is told that nothing is wanted
-_MOST_ROWS: Final = 2000  # of a claim: the children are to have work while the next one is on its way
+_MOST_ROWS: Final = 2000  # of a claim: some tens of milliseconds of one statement
 _LOOK_AGAIN: Final = 1.0  # shut or full: what opens the lane again need not have said so
 log = telemetry.get_logger("worker.lane")
 

@@ -59,6 +59,15 @@ async def reads(refs: References) -> bool:
     return bool(await refs.low.client.hlen("tf:free"))
 
 
+async def give_up(refs: References, reader: Reader) -> None:
+    """Begin to wait for a reference, and do not wait for the answer."""
+    read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
+    await happens(lambda: reads(refs))
+    read.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await read
+
+
 async def memory(refs: References, limit: str) -> None:
     for server in (refs.high, refs.low):
         await server.client.config_set("maxmemory", limit)
@@ -112,11 +121,7 @@ async def test_a_reader_that_waits_is_woken_by_a_reference_on_either_server(
 async def test_a_read_that_its_caller_gave_up_loses_nothing(refs: References) -> None:
     one = ids(1)
     async with reading(refs) as reader:
-        read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
-        await happens(lambda: reads(refs))
-        read.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await read
+        await give_up(refs, reader)
         await hint(refs, NORMAL, one)
         assert [ref.id for ref in await reader.read(count=1, want=1, block_ms=0)] == one
 
@@ -132,11 +137,7 @@ async def test_two_readers_share_and_nobody_gets_twice(refs: References) -> None
 async def test_what_a_reader_took_and_its_caller_never_heard_of_goes_back(refs: References) -> None:
     one = ids(1)
     async with reading(refs) as reader:
-        read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
-        await happens(lambda: reads(refs))
-        read.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await read
+        await give_up(refs, reader)
         await hint(refs, NORMAL, one)
         await happens(lambda: taken(refs))
     async with reading(refs) as other:
