@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AHEAD_SECONDS: Final = 0.05
 AHEAD_BYTES: Final = 4 * 1024 * 1024  # of payloads
 PATIENCE_SECONDS: Final = 0.5  # a busy machine may well leave a child alone for a tenth of that
-MOST: Final = {Lane.SYNC: 256, Lane.ASYNC: 1000}
+MOST: Final = {Lane.SYNC: 64, Lane.ASYNC: 1000}
 _UNKNOWN: Final = 1.0  # what a task is taken for before any has run
 _DECAY: Final = {Lane.SYNC: 0.9, Lane.ASYNC: 0.5}  # a sync measure is one task, an async one a batch
 _CROWD: Final = 16
