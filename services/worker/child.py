@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import math
 import os
 import signal
 import socket
@@ -253,6 +255,14 @@ class Child(asyncio.Protocol):
         self.open = False
         self.killed_for = self.killed_for or "idle"
         self.send([wire.Stop()])
+
+    def waits_since(self, lane: Lane, slots: int) -> float:
+        """Return when it was sent the first task of a lane that its `slots` do not run yet; tasks begin in order.
+
+        Infinity when none waits.
+        """
+        sent = (job.begun for job in self.jobs.values() if job.lane is lane)
+        return next(itertools.islice(sent, slots, None), math.inf)
 
     def recall(self, lane: Lane) -> None:
         """Have the tasks of a lane that it has not begun back."""

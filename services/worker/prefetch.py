@@ -2,7 +2,7 @@
 
 A claim, an ending and two ways through the socket cost much the same for one task as for many. Short tasks may
 therefore wait in the child, as many as it begins within AHEAD_SECONDS. Whoever is wrong about that pays at once: when
-nothing has ended for PATIENCE_SECONDS, what has not begun is given back, and no more come than run at once.
+one of them has waited for PATIENCE_SECONDS, what has not begun is given back, and no more come than run at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AHEAD_SECONDS: Final = 0.05
 AHEAD_BYTES: Final = 4 * 1024 * 1024  # of payloads
 PATIENCE_SECONDS: Final = 0.5  # a busy machine may well leave a child alone for a tenth of that
-MOST: Final = {Lane.SYNC: 64, Lane.ASYNC: 1000}
+MOST: Final = {Lane.SYNC: 256, Lane.ASYNC: 1000}
 _UNKNOWN: Final = 1.0  # what a task is taken for before any has run
 _DECAY: Final = {Lane.SYNC: 0.9, Lane.ASYNC: 0.5}  # a sync measure is one task, an async one a batch
 _CROWD: Final = 16
@@ -74,7 +74,7 @@ class Prefetch:
         waiting = [child for child in self._children() if child.counts[self._lane] > self.slots]
         late = clock.monotonic() - PATIENCE_SECONDS
         for child in waiting:
-            if child.moved[self._lane] < late:
+            if child.waits_since(self._lane, self.slots) < late:
                 child.recall(self._lane)
                 self._pace = _UNKNOWN
         self._watching = bool(waiting)

@@ -78,6 +78,23 @@ async def test_what_waits_behind_long_async_tasks_is_given_back_and_the_slots_ar
     assert {(row["status"], row["retry_count"], row["worker_deaths"]) for row in rows} == {("COMPLETED", 0, 0)}
 
 
+@pytest.mark.parametrize(("noop", "sleep"), [("noop", "sleep"), ("anoop", "asleep")])
+async def test_tasks_that_turn_out_longer_are_given_back_though_one_after_the_other_ends(
+    home: House, database_url: str, noop: str, sleep: str
+) -> None:
+    with WorkerProcess({"DATABASE_URL": database_url}, **ONE):
+        await home.ended(await home.submit(noop, WARM))
+        ids = await home.submit(sleep, 60, seconds=0.1)
+
+        async def back() -> bool:
+            rows = await home.rows(ids)
+            return sum(row["status"] == "QUEUED" and row["attempt"] > 0 for row in rows) > len(ids) / 2
+
+        await happens(back, within=3)
+        rows = await home.ended(ids)
+    assert {(row["status"], row["retry_count"]) for row in rows} == {("COMPLETED", 0)}
+
+
 @pytest.mark.parametrize(("noop", "killer"), [("noop", "die"), ("noop", "segfault"), ("anoop", "adie")])
 async def test_a_death_is_charged_to_the_task_that_had_begun_and_to_no_other(
     home: House, database_url: str, noop: str, killer: str
