@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from core import clock, telemetry
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MOST_ROWS: Final = 2000
 MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_HELD: Final = 10_000  # beyond that nothing new is claimed
+_FACTS: Final = attrgetter("queue", "type", "status")
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 log = telemetry.get_logger("worker.finishing")
@@ -170,9 +172,9 @@ class Finisher:
             log.warning("outcomes were refused: their tasks have moved on", tasks=[str(one.id) for one in fenced][:10])
         for reason, number in Counter(ending.reason for ending in batch).items():
             metrics.attempts_total.labels(reason.value).inc(number)
-        ended = Counter((row.queue, row.type, row.status) for row in moved if row.status in ENDED)
-        for (name, kind, status), number in ended.items():
-            metrics.tasks_total.labels(name, kind, status.value).inc(number)
+        for (name, kind, status), number in Counter(map(_FACTS, moved)).items():
+            if status in ENDED:
+                metrics.tasks_total.labels(name, kind, status.value).inc(number)
         back = [row for row in moved if row.gated or row.status not in ENDED]
         if back and self.hint is not None:  # beside the next commit, not before it
             task = asyncio.ensure_future(self.hint(back))

@@ -13,13 +13,20 @@ moved as (
     from given
     where tasks.id = any (array[given.id]) and tasks.attempt = given.attempt and tasks.claim = given.claim
       and tasks.status::text = 'IN_PROGRESS'
-    returning tasks.id, tasks.queue, tasks.owner_id, tasks.concurrency_key, tasks.priority::text as priority,
-              tasks.type, tasks.attempt, tasks.worker_id, tasks.started_at, given.claim
+    returning tasks.id, tasks.queue, tasks.owner_id, tasks.concurrency_key, tasks.priority, tasks.type, tasks.attempt,
+              tasks.worker_id, tasks.started_at, given.claim
 ),
 told as (
     insert into task_events (task_id, event_type, attempt, claim, worker_id, started_at, cause)
     select id, 'COMPLETED', attempt, claim, worker_id, started_at, 'returned' from moved
+),
+alike as (
+    select queue, owner_id, concurrency_key, priority, type, worker_id, array_agg(id) as ids,
+           array_agg(attempt) as attempts
+    from moved
+    group by queue, owner_id, concurrency_key, priority, type, worker_id
 )
-select moved.id, 'COMPLETED' as status, 'IN_PROGRESS' as previous, moved.queue, owner_id, concurrency_key,
-       concurrency_key <> '' or coalesce(queues.max_concurrent, 0) > 0 as gated, priority, type, attempt, worker_id
-from moved left join queues on queues.name = moved.queue
+-- One row for all that are alike but for id and attempt: a row each costs its reader more than all the rest.
+select ids, attempts, 'COMPLETED' as status, 'IN_PROGRESS' as previous, queue, owner_id, concurrency_key,
+       concurrency_key <> '' or coalesce(queues.max_concurrent, 0) > 0 as gated, priority::text, type, worker_id
+from alike left join queues on queues.name = alike.queue

@@ -1,6 +1,7 @@
 """From rows to values."""
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,18 @@ def moved(rows: Iterable[Row]) -> list[Moved]:
         Moved(task, _STATUSES[status], _STATUSES[previous], queue, owner, key, gated, _PRIORITIES[priority], *rest)
         for task, status, previous, queue, owner, key, gated, priority, *rest in rows
     ]
+
+
+def moved_alike(rows: Iterable[Row]) -> list[Moved]:
+    """Return what a statement moved that tells what is alike once, with arrays of ids and of attempts."""
+    return [
+        Moved._make(each)
+        for ids, attempts, status, previous, queue, owner, key, gated, priority, kind, worker in rows
+        for each in zip(
+            ids, repeat(_STATUSES[status]), repeat(_STATUSES[previous]), repeat(queue), repeat(owner), repeat(key),
+            repeat(gated), repeat(_PRIORITIES[priority]), repeat(kind), attempts, repeat(worker), strict=False
+        )
+    ]  # fmt: skip
 
 
 def claimed(rows: Iterable[Row], claim: UUID) -> list[Claimed]:

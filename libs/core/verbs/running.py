@@ -179,7 +179,7 @@ async def _succeed(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
     if not ordered:
         return []
     ids, attempts, claims, _, _, results, *_ = zip(*ordered, strict=True)
-    return rows.moved(await tx.fetch(statement("succeed"), ids, attempts, claims, results))
+    return rows.moved_alike(await tx.fetch(statement("succeed"), ids, attempts, claims, results))
 
 
 async def _finish(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
