@@ -8,7 +8,7 @@ have said nothing.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from core.domain.ordering import Lane
 from core.domain.retry import RetryPolicy
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from taskflow_queue.protocol import Definition
 
 _PRODUCT_ATTEMPTS: Final = RetryPolicy().max_attempts
+_MOST_TERMS: Final = 10_000  # each task may say a time limit of its own
+
+
+class Terms(NamedTuple):
+    """What a task runs under: its kind of slots, its hard and its soft limit in seconds (None is none), its retries."""
+
+    lane: Lane
+    timeout: float | None
+    soft_timeout: float | None
+    policy: RetryPolicy
 
 
 class Catalogue:
@@ -27,7 +37,7 @@ class Catalogue:
 
     def __init__(self) -> None:
         self._definitions: dict[str, Definition] = {}
-        self._policies: dict[tuple[str, int | None, int | None], RetryPolicy] = {}
+        self._terms: dict[tuple[object, ...], Terms] = {}
         self.edition = 0
 
     def learn(self, definitions: Iterable[Definition]) -> bool:
@@ -36,7 +46,7 @@ class Catalogue:
         if said == self._definitions and self.edition:
             return False
         self._definitions = said
-        self._policies = {}
+        self._terms = {}
         self.edition += 1
         return True
 
@@ -45,17 +55,22 @@ class Catalogue:
         wanted = lane is Lane.ASYNC
         return tuple(sorted(name for name, one in self._definitions.items() if one.is_async is wanted))
 
-    def is_async(self, name: str) -> bool:
-        """Whether a type runs on the loop of a child."""
-        one = self._definitions.get(name)
-        return one is not None and one.is_async
-
     def queues(self, chosen: Sequence[str]) -> tuple[str, ...]:
         """The queues to read: the chosen ones, else those of the definitions and the default one."""
         return tuple(chosen) or tuple(sorted({"default", *(one.queue for one in self._definitions.values())}))
 
-    def limits(self, task: Claimed) -> tuple[float | None, float | None]:
-        """The hard and the soft limit of a task in seconds; None, and 0 where it is said, is no limit."""
+    def terms(self, task: Claimed) -> Terms:
+        """What a task runs under."""
+        limits = task.timeout_seconds, task.default_timeout_seconds
+        key = task.type, limits, task.max_attempts, task.default_max_attempts
+        found = self._terms.get(key)
+        if found is None:
+            if len(self._terms) >= _MOST_TERMS:
+                self._terms.clear()
+            found = self._terms[key] = self._settled(task)
+        return found
+
+    def _settled(self, task: Claimed) -> Terms:
         one = self._definitions.get(task.type)
         hard = task.timeout_seconds
         if hard is None and one is not None:
@@ -63,21 +78,18 @@ class Catalogue:
         if hard is None:
             hard = task.default_timeout_seconds
         soft = one.soft_timeout if one else None
-        return hard or None, soft if soft and (not hard or soft < hard) else None
+        return Terms(
+            Lane.ASYNC if one is not None and one.is_async else Lane.SYNC,
+            hard or None,
+            soft if soft and (not hard or soft < hard) else None,
+            _policy(one, task.max_attempts, task.default_max_attempts),
+        )
 
-    def policy(self, task: Claimed) -> RetryPolicy:
-        """How a task is retried."""
-        key = task.type, task.max_attempts, task.default_max_attempts
-        found = self._policies.get(key)
-        if found is None:
-            found = self._policies[key] = self._policy(*key)
-        return found
 
-    def _policy(self, name: str, own: int | None, default: int | None) -> RetryPolicy:
-        one = self._definitions.get(name)
-        policy = RetryPolicy()
-        if one is not None:
-            policy = RetryPolicy(max_attempts=one.max_attempts, initial=one.initial, factor=one.factor, cap=one.cap)
-        if own is None and policy.max_attempts == _PRODUCT_ATTEMPTS:
-            own = default
-        return policy if own is None else replace(policy, max_attempts=own)
+def _policy(one: Definition | None, own: int | None, default: int | None) -> RetryPolicy:
+    policy = RetryPolicy()
+    if one is not None:
+        policy = RetryPolicy(max_attempts=one.max_attempts, initial=one.initial, factor=one.factor, cap=one.cap)
+    if own is None and policy.max_attempts == _PRODUCT_ATTEMPTS:
+        own = default
+    return policy if own is None else replace(policy, max_attempts=own)

@@ -59,8 +59,8 @@ class Outcome(NamedTuple):
     fatal: bool = False
     later: float | None = None
     logs: str = ""
-    company: int = 1
     seconds: float = 0.0
+    company: int = 1
 
 
 def charge(task: Claimed, policy: RetryPolicy, outcome: Outcome, *, rand: float) -> Ending:
@@ -68,8 +68,8 @@ def charge(task: Claimed, policy: RetryPolicy, outcome: Outcome, *, rand: float)
     match outcome.kind:
         case Kind.RETURNED if len(outcome.result or b"") <= MOST_RESULT:
             # A byte that is no UTF-8 makes it no JSON, which PostgreSQL then says.
-            result = (outcome.result or b"null").decode(errors="replace")
-            return _ending(task, outcome, Cause.SUCCEED, Reason.RETURNED, result=result)
+            result, logs = (outcome.result or b"null").decode(errors="replace"), outcome.logs or None
+            return Ending(task.id, task.attempt, task.claim, Cause.SUCCEED, Reason.RETURNED, result, logs=logs)
         case Kind.RETURNED | Kind.REJECTED:
             return _ending(task, outcome, Cause.GIVE_UP, Reason.RESULT_REJECTED, failures=1)
         case Kind.RAISED | Kind.TIMED_OUT | Kind.LATER:
@@ -118,7 +118,6 @@ def _ending(
     cause: Cause,
     reason: Reason,
     *,
-    result: str | None = None,
     delay: float = 0.0,
     failures: int = 0,
     crashes: int = 0,
@@ -127,7 +126,7 @@ def _ending(
     error = None if outcome.error is None else msgspec.json.encode(outcome.error).decode()
     logs = outcome.logs or None
     return Ending(
-        task.id, task.attempt, task.claim, cause, reason, result, error, delay, failures, crashes, isolation, logs
+        task.id, task.attempt, task.claim, cause, reason, None, error, delay, failures, crashes, isolation, logs
     )
 
 

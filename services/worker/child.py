@@ -230,11 +230,11 @@ class Child(asyncio.Protocol):
         self.send(messages)
         self._watcher.sent(jobs)
 
-    def take(self, job: Job) -> None:
+    def take(self, job: Job, now: float) -> None:
         """Note that a task is not in it any more, as far as this worker is concerned."""
         if self.jobs.pop(job.key, None) is not None:
             self.counts[job.lane] -= 1
-            self.moved[job.lane] = clock.monotonic()
+            self.moved[job.lane] = now
 
     def cancel(self, jobs: list[Job]) -> None:
         """Ask tasks to stop."""
@@ -280,10 +280,10 @@ def _run(job: Job) -> wire.Run:
         task.attempt,
         task.type,
         task.payload.encode(),
-        job.timeout,
-        job.soft_timeout,
+        job.terms.timeout,
+        job.terms.soft_timeout,
         task.queue,
         task.priority.value,
         task.retry_count,
-        task.created_at.timestamp(),
+        task.created_at,
     )

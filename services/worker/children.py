@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from core import telemetry
+from core import clock, telemetry
 from core.domain.ordering import Lane
 from services.worker.allowance import Budget
 from services.worker.child import Child, ChildSettings
@@ -187,14 +187,16 @@ class Children:
         if self.suspects or self.dedicated:
             self._place_suspects()
 
-    def drop(self, job: Job) -> None:
-        """Take a task out, wherever it is."""
-        if job.child is not None:
-            job.child.take(job)
-            return
-        for queue in (self.waiting[job.lane], self.suspects):
-            if job in queue:
-                queue.remove(job)
+    def drop(self, jobs: Iterable[Job]) -> None:
+        """Take tasks out, wherever they are."""
+        now = clock.monotonic()
+        for job in jobs:
+            if job.child is not None:
+                job.child.take(job, now)
+                continue
+            for queue in (self.waiting[job.lane], self.suspects):
+                if job in queue:
+                    queue.remove(job)
 
     def _place_suspects(self) -> None:
         for job in list(self.suspects):
@@ -223,14 +225,19 @@ def _fits(child: Child, job: Job) -> bool:
 def _share_out(
     children: list[Child], lane: Lane, waiting: deque[Job], shares: dict[Child, list[Job]], most: int
 ) -> None:
-    """Deal tasks out, always to the least busy child; one with a sync task in it comes last for async ones."""
-    room = {child: child.room(lane, most) for child in children}
-    rooms = [child for child, places in room.items() if places > 0]
-    load = {child: sum(child.counts.values()) + 50 * child.counts[Lane.SYNC] for child in rooms}
-    while waiting and rooms:
-        child = min(rooms, key=load.__getitem__)
-        shares[child].append(waiting.popleft())
-        load[child] += 1
-        room[child] -= 1
-        if not room[child]:
-            rooms.remove(child)
+    """Deal tasks out in turn, always to the least busy; a child with a sync task in it comes last for async ones."""
+    room = {child: places for child in children if (places := child.room(lane, most))}
+    load = {child: sum(child.counts.values()) + 50 * child.counts[Lane.SYNC] for child in room}
+    while waiting and room:
+        least = min(load.values())
+        idlest = [child for child, busy in load.items() if busy == least]
+        step = min((busy - least for busy in load.values() if busy > least), default=len(waiting))
+        turns = min(step, max(len(waiting) // len(idlest), 1), *(room[child] for child in idlest))
+        dealt = [waiting.popleft() for _ in range(min(turns * len(idlest), len(waiting)))]
+        for at, child in enumerate(idlest):
+            share = dealt[at :: len(idlest)]
+            shares[child] += share
+            load[child] += len(share)
+            room[child] -= len(share)
+            if not room[child]:
+                del room[child], load[child]

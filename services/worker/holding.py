@@ -6,8 +6,9 @@ while its old handler is still being stopped.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from core.domain.ordering import Lane
 
@@ -16,27 +17,26 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from core.domain.task import Claimed, Ending
+    from services.worker.catalogue import Terms
     from services.worker.child import Child
 
 Key: TypeAlias = tuple[bytes, int]
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One attempt that this worker runs. `asked` says who wanted it to stop: "", "user" or "drain"."""
 
     task: Claimed
     key: Key
     lane: Lane
-    timeout: float | None
-    soft_timeout: float | None
+    terms: Terms
     child: Child | None = None
     asked: str = ""
     begun: float = 0.0
     place: int = 0  # among the async tasks that its child was sent, the first one is 1
     ping: int = 0
     progress: tuple[float, str] | None = None
-    logs: list[str] = field(default_factory=list)
+    logs: list[str] = []
 
 
 class Holding:
@@ -54,12 +54,11 @@ class Holding:
             self.jobs[job.key] = job
             self.lanes[job.lane] += 1
 
-    def drop(self, job: Job) -> bool:
-        """Let go of a job that ended; False when it was let go of before."""
-        if self.jobs.pop(job.key, None) is None:
-            return False
-        self.lanes[job.lane] -= 1
-        return True
+    def drop(self, jobs: Iterable[Job]) -> None:
+        """Let go of what ended; some of it may have been let go of before."""
+        for job in jobs:
+            if self.jobs.pop(job.key, None) is not None:
+                self.lanes[job.lane] -= 1
 
     def close(self, endings: Iterable[Ending]) -> None:
         """Remember ends until they are recorded."""

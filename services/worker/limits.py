@@ -44,8 +44,8 @@ class Limits:
     def watch(self, jobs: Iterable[Job]) -> None:
         """Note the limits of tasks that were sent to a child."""
         for job in jobs:
-            if job.timeout is not None:
-                self.add(job, Stage.LIMIT, job.timeout)
+            if job.terms.timeout is not None:
+                self.add(job, Stage.LIMIT, job.terms.timeout)
 
     def stopping(self, job: Job, *, at_once: bool = False) -> None:
         """Note that a task was asked to stop just now; `at_once` leaves it no more than a second."""
@@ -60,10 +60,11 @@ class Limits:
             self._looking = True
             asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
-    def forget(self, job: Job) -> None:
-        """Forget a task that ended."""
-        if self._watched.pop(job.key, None) is not None:
-            del self._jobs[job.key]
+    def forget(self, jobs: Iterable[Job]) -> None:
+        """Forget tasks that ended."""
+        for job in jobs if self._watched else ():
+            if self._watched.pop(job.key, None) is not None:
+                del self._jobs[job.key]
 
     def _look(self) -> None:
         now = clock.monotonic()

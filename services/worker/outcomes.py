@@ -31,7 +31,7 @@ def of_done(job: Job, done: wire.Done) -> Outcome:
     error = None
     if done.error_type:
         error = ErrorInfo(type=done.error_type, message=done.message, traceback=done.traceback)
-    return Outcome(kind, done.result, error, done.fatal, done.later, logs_of(job, done.logs), seconds=done.seconds)
+    return Outcome(kind, done.result, error, done.fatal, done.later, logs_of(job, done.logs), done.seconds)
 
 
 def of_death(child: Child, *, kernel: bool) -> list[tuple[Job, Outcome]]:

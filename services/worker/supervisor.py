@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from core import clock, telemetry
@@ -73,11 +74,10 @@ class Supervisor:
         ended: list[tuple[Job, Outcome]] = []
         for message in messages:
             match message:
-                case wire.Done(kind=Kind.OUT_OF_MEMORY):
-                    child.kill("memory")  # which of those in it has used it up is found out as after any such death
                 case wire.Done():
-                    job = self._of(child, message.id, message.attempt)
-                    if job is not None:
+                    if message.kind == Kind.OUT_OF_MEMORY:
+                        child.kill("memory")  # which of those in it has used it up is found out as after any such death
+                    elif (job := child.jobs.get((message.id, message.attempt))) is not None:
                         ended.append((job, outcomes.of_done(job, message)))
                 case wire.Progress() | wire.Logs():
                     self._note(child, message)
@@ -100,28 +100,24 @@ class Supervisor:
             measure.took(seconds / asyncs, tasks=asyncs, full=child.counts[Lane.ASYNC] >= measure.slots)
 
     def _job(self, task: Claimed) -> Job:
-        hard, soft = self._catalogue.limits(task)
-        lane = Lane.ASYNC if self._catalogue.is_async(task.type) else Lane.SYNC
-        return Job(task, (task.id.bytes, task.attempt), lane, hard, soft)
-
-    def _of(self, child: Child, task: bytes, attempt: int) -> Job | None:
-        """Return the job a child speaks of; None when it was ended or given up here meanwhile."""
-        return child.jobs.get((task, attempt))
+        terms = self._catalogue.terms(task)
+        return Job(task, (task.id.bytes, task.attempt), terms.lane, terms)
 
     def _close(self, ended: list[tuple[Job, Outcome]]) -> None:
         """Charge and record ends, and use the room that they leave; one that was abandoned leaves only room."""
         now = clock.monotonic()
         endings: list[Ending] = []
-        ran: dict[tuple[str, str], list[float]] = {}
+        ran: dict[tuple[str, str], list[float]] = defaultdict(list)
+        jobs = [job for job, _ in ended]
+        self._holding.drop(jobs)
+        self._limits.forget(jobs)
+        self.children.drop(jobs)
         for job, outcome in ended:
-            self._holding.drop(job)
-            self._limits.forget(job)
-            self.children.drop(job)
             if job.asked != ABANDONED:
-                ending = charge(job.task, self._catalogue.policy(job.task), outcome, rand=clock.rand())
+                ending = charge(job.task, job.terms.policy, outcome, rand=clock.rand())
                 endings.append(ending)
                 seconds = outcome.seconds or now - (job.begun or now)
-                ran.setdefault((job.task.queue, job.task.type), []).append(seconds)
+                ran[job.task.queue, job.task.type].append(seconds)
                 if job.lane is Lane.SYNC and outcome.kind is not Kind.RELEASED:
                     self.children.prefetch[Lane.SYNC].took(seconds)
                 if ending.failures or ending.crashes:
@@ -144,7 +140,7 @@ class Supervisor:
         self.on_room()
 
     def _note(self, child: Child, message: wire.Progress | wire.Logs) -> None:
-        job = self._of(child, message.id, message.attempt)
+        job = child.jobs.get((message.id, message.attempt))
         if job is None:
             return
         if isinstance(message, wire.Progress):
@@ -199,7 +195,7 @@ class Supervisor:
             if job.child is None:
                 self._close([(job, Outcome(kind=Kind.RELEASED))])
                 continue
-            self._holding.drop(job)
+            self._holding.drop([job])
             job.child.cancel([job])
             self._limits.stopping(job, at_once=True)
 
@@ -207,9 +203,9 @@ class Supervisor:
         """Kill everything that runs, at once: this worker was declared dead, and others run it by now."""
         for job in list(self._holding.jobs.values()):
             job.asked = ABANDONED
-            self._holding.drop(job)
+            self._holding.drop([job])
             if job.child is None:
-                self.children.drop(job)
+                self.children.drop([job])
         for child in self.children:
             if child.jobs:
                 child.kill("fenced")
@@ -233,7 +229,7 @@ class Supervisor:
                 job.ping = child.ping()
                 self._limits.add(job, Stage.OVERTIME, OVERTIME_SECONDS)
             case Stage.OVERTIME:
-                self._overrule(job, Kind.TIMED_OUT, f"it ran longer than its time limit of {job.timeout:g} s")
+                self._overrule(job, Kind.TIMED_OUT, f"it ran longer than its time limit of {job.terms.timeout:g} s")
             case Stage.INTERRUPT:
                 job.ping = child.ping()
                 child.cancel([job])

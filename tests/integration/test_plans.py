@@ -26,7 +26,7 @@ from core.domain.task import Ending, Reason, Submission
 from core.sql import statement
 from tests.conftest import _database
 from tests.machine import million
-from tests.machine.plans import FAILED_PLAN_MS, Session, Spy, Visit, rolled_back
+from tests.machine.plans import FAILED_PLAN_MS, PLACE, Session, Spy, Visit, rolled_back
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("plans"), pytest.mark.timeout(300)]
 
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
     ),
     "claim": (
         lambda tx: queue.claim(tx, QUEUED, worker=WORKER, claim=task(1), types=TYPES),
-        {"claim": ({PK}, 400)},
+        {"claim": ({PK, PLACE}, 400)},
     ),
     "claimed_under": (lambda tx: queue.claimed_under(tx, IDS, task(1)), {"claimed_under": ({PK}, 200)}),
     "unclaimed": (lambda tx: queue.unclaimed(tx, IDS, TYPES), {"unclaimed": ({PK}, 200)}),

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 FAILED_PLAN_MS = 30_000  # a plan that walks the whole table is cut off here
+PLACE = "ctid"  # rows found by their place in the table
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One scan of `tasks` inside a plan: `index` None is a sequential scan; `rows` is what it looked at."""
+    """One scan of `tasks` inside a plan: `index` None is a sequential scan, else its index or PLACE.
+
+    `rows` is what it looked at.
+    """
 
     index: str | None
     rows: float
@@ -111,6 +115,6 @@ def _visits(node: dict[str, Any]) -> Iterator[Visit]:
     if node["Node Type"] == "Bitmap Index Scan" and node["Index Name"].startswith("tasks_"):
         yield Visit(node["Index Name"], visited)
     elif node.get("Relation Name") == "tasks" and node["Node Type"] not in {"Bitmap Heap Scan", "ModifyTable"}:
-        yield Visit(node.get("Index Name"), visited)
+        yield Visit(PLACE if node["Node Type"] == "Tid Scan" else node.get("Index Name"), visited)
     for child in node.get("Plans", ()):
         yield from _visits(child)

@@ -65,9 +65,8 @@ class Submitted(NamedTuple):
 class Claimed(NamedTuple):
     """A task that is ours to run under (attempt, claim). `payload` is JSON text.
 
-    `isolation` is 0, or the most tasks that may share a dedicated child with it; `worker_deaths` at or above
-    FREE_WORKER_DEATHS means that the whole worker is its. The defaults are the queue's, for a task where neither it nor
-    its definition says something; None is no default.
+    `isolation` is 0, or the most tasks that may share a dedicated child with it. `created_at` is in seconds since 1970.
+    The defaults are the queue's, for a task where neither it nor its definition says something; None is no default.
     """
 
     id: UUID
@@ -77,15 +76,12 @@ class Claimed(NamedTuple):
     payload: str
     queue: str
     priority: PriorityType
-    owner_id: int
     timeout_seconds: float | None
     max_attempts: int | None
     retry_count: int
     crash_count: int
-    worker_deaths: int
     isolation: int
-    created_at: datetime
-    seq: int
+    created_at: float
     default_max_attempts: int | None = None
     default_timeout_seconds: float | None = None
     waited: float | None = None  # seconds from QUEUED to this claim; None where only the holding was read back

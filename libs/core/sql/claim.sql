@@ -4,7 +4,8 @@
 -- The lateral look-up stays on the primary key whatever the statistics say, and so does `= any (array[...])`: no merge
 -- order can be made of it, which is what tempts the planner to walk the whole key of a table it believes empty. The
 -- other statements write it for the same reason. SKIP LOCKED: a row that another
--- transaction is moving is not waited for; whoever holds it decides what becomes of it.
+-- transaction is moving is not waited for; whoever holds it decides what becomes of it. A row that is locked stays where
+-- it is, so the update finds it by its place in the table and not by the key again.
 -- The worker's row is locked in the one mode that a cordon waits for and a beat does not: once a cordon is committed, no
 -- claim that it did not see can follow.
 with free as (
@@ -18,7 +19,7 @@ wanted as (
 locked as (
     select wanted.place, found.*
     from wanted cross join lateral (
-        select tasks.id, tasks.payload_bytes, tasks.updated_at as queued_at
+        select tasks.ctid as row, tasks.payload_bytes, tasks.updated_at as queued_at
         from tasks
         left join queues on queues.name = tasks.queue
         where tasks.id = wanted.id
@@ -32,8 +33,8 @@ locked as (
     ) as found
 ),
 fitting as (
-    select id, queued_at from (
-        select id, place, queued_at, sum(payload_bytes) over (order by place) - payload_bytes as before from locked
+    select row, queued_at from (
+        select row, place, queued_at, sum(payload_bytes) over (order by place) - payload_bytes as before from locked
     ) as sized
     where before < $5
 ),
@@ -42,19 +43,18 @@ claimed as (
     set status = 'IN_PROGRESS', attempt = tasks.attempt + 1, claim = $3, worker_id = $2,
         started_at = clock_timestamp(), updated_at = clock_timestamp(), progress = null
     from fitting
-    where tasks.id = any (array[fitting.id])
+    where tasks.ctid = fitting.row
     returning tasks.id, tasks.attempt, tasks.type, tasks.payload::text as payload, tasks.queue,
-              tasks.priority::text as priority, tasks.owner_id, tasks.timeout_seconds, tasks.max_attempts,
-              tasks.retry_count, tasks.crash_count, tasks.worker_deaths, tasks.isolation, tasks.created_at,
-              tasks.started_at, tasks.seq,
-              extract(epoch from tasks.started_at - fitting.queued_at)::float8 as waited
+              tasks.priority::text as priority, tasks.timeout_seconds, tasks.max_attempts, tasks.retry_count,
+              tasks.crash_count, tasks.isolation, tasks.created_at, tasks.started_at,
+              date_part('epoch', tasks.started_at - fitting.queued_at) as waited
 ),
 told as (
     insert into task_events (task_id, event_type, created_at, attempt, claim, worker_id, started_at)
     select id, 'STARTED', started_at, attempt, $3, $2, started_at from claimed
 )
 -- The queue's defaults are for the worker: it alone knows what the task's definition says.
-select claimed.id, attempt, type, payload, queue, priority, owner_id, timeout_seconds, max_attempts, retry_count,
-       crash_count, worker_deaths, isolation, claimed.created_at, seq, queues.default_max_attempts,
+select claimed.id, attempt, type, payload, queue, priority, timeout_seconds, max_attempts, retry_count, crash_count,
+       isolation, date_part('epoch', claimed.created_at) as created_at, queues.default_max_attempts,
        queues.default_timeout_seconds, waited
 from claimed left join queues on queues.name = claimed.queue

@@ -1,6 +1,6 @@
 -- Read back a claim whose answer was lost. $1 ids  $2 claim
-select tasks.id, attempt, type, payload::text as payload, queue, priority::text as priority, owner_id,
-       timeout_seconds, max_attempts, retry_count, crash_count, worker_deaths, isolation, tasks.created_at, seq,
+select tasks.id, attempt, type, payload::text as payload, queue, priority::text as priority, timeout_seconds,
+       max_attempts, retry_count, crash_count, isolation, date_part('epoch', tasks.created_at) as created_at,
        queues.default_max_attempts, queues.default_timeout_seconds, null::float8 as waited
 from tasks left join queues on queues.name = tasks.queue
 where tasks.id = any ($1::uuid[]) and tasks.claim = $2 and tasks.status::text in ('IN_PROGRESS', 'CANCELLING')

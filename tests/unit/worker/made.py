@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 from core.domain.ordering import PriorityType
@@ -16,13 +15,10 @@ TASK = Claimed(
     payload="null",
     queue="default",
     priority=PriorityType.NORMAL,
-    owner_id=1,
     timeout_seconds=None,
     max_attempts=None,
     retry_count=0,
     crash_count=0,
-    worker_deaths=0,
     isolation=0,
-    created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    seq=1,
+    created_at=1_767_225_600.0,
 )

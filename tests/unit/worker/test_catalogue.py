@@ -34,7 +34,7 @@ def catalogue() -> Catalogue:
 )
 def test_attempts(catalogue: Catalogue, kind: str, own: int | None, default: int | None, attempts: int) -> None:
     task = TASK._replace(type=kind, max_attempts=own, default_max_attempts=default)
-    assert catalogue.policy(task).max_attempts == attempts
+    assert catalogue.terms(task).policy.max_attempts == attempts
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,5 @@ def test_attempts(catalogue: Catalogue, kind: str, own: int | None, default: int
 def test_limits(
     catalogue: Catalogue, kind: str, own: float | None, default: float | None, limits: tuple[float | None, float | None]
 ) -> None:
-    assert catalogue.limits(TASK._replace(type=kind, timeout_seconds=own, default_timeout_seconds=default)) == limits
+    terms = catalogue.terms(TASK._replace(type=kind, timeout_seconds=own, default_timeout_seconds=default))
+    assert (terms.timeout, terms.soft_timeout) == limits
