@@ -18,6 +18,8 @@ from taskflow_queue.protocol import MOST_LOGS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from taskflow_queue.protocol import Run
+
 T = TypeVar("T")
 _MOST_NOTE: Final = 200
 _CUT: Final = "\n… the log is cut here: an attempt keeps 64 KiB\n"
@@ -27,67 +29,54 @@ running: ContextVar[Context] = ContextVar("taskflow_task")
 class Context:
     """The running attempt of a task, as `current()` gives it to the task's own code."""
 
-    __slots__ = (
-        "_created",
-        "_fraction",
-        "_id",
-        "_marked",
-        "_note",
-        "_parts",
-        "_room",
-        "_tell",
-        "attempt",
-        "cancel_wanted",
-        "ended",
-        "priority",
-        "queue",
-        "retry_count",
-        "type",
-    )
+    # Thousands of these are made in a second: what is the same in all of them at first belongs to the class.
+    cancel_wanted = False
+    ended = False
+    _marked = False
+    _fraction: float | None = None
+    _note = ""
+    _parts: list[str] | None = None
+    _room = MOST_LOGS
 
-    def __init__(
-        self,
-        *,
-        task_id: str | bytes,
-        attempt: int,
-        type: str,  # noqa: A002 - the product's word
-        queue: str = "default",
-        priority: str = "NORMAL",
-        retry_count: int = 0,
-        created_at: float = 0.0,
-        tell: Callable[[], None] | None = None,
-    ) -> None:
-        """`tell` is called, from any thread, when there is something new to take. The 16 bytes of an id will do.
-
-        `created_at` is in seconds since 1970.
-        """
-        self._id = task_id
-        self.attempt = attempt
-        self.type = type
-        self.queue = queue
-        self.priority = priority
-        self.retry_count = retry_count
-        self._created = created_at
-        self.cancel_wanted = False
-        self.ended = False
+    def __init__(self, run: Run, tell: Callable[[], None] | None = None) -> None:
+        """`tell` is called, from any thread, when there is something new to take."""
+        self._run = run
         self._tell = tell
-        self._marked = False
-        self._fraction: float | None = None
-        self._note = ""
-        self._parts: list[str] = []
-        self._room = MOST_LOGS
 
     @property
     def task_id(self) -> str:
         """The id of the task, the same in all attempts."""
-        if isinstance(self._id, bytes):  # most tasks never ask, and writing it costs as much as starting one
-            self._id = str(UUID(bytes=self._id))
-        return self._id
+        return str(UUID(bytes=self._run.id))
+
+    @property
+    def attempt(self) -> int:
+        """Which start of the task this is: the first is 1."""
+        return self._run.attempt
+
+    @property
+    def type(self) -> str:
+        """What the task is called."""
+        return self._run.type
+
+    @property
+    def queue(self) -> str:
+        """The queue it was submitted to."""
+        return self._run.queue
+
+    @property
+    def priority(self) -> str:
+        """How urgent it is."""
+        return self._run.priority
+
+    @property
+    def retry_count(self) -> int:
+        """How many failures it has been charged with."""
+        return self._run.retry_count
 
     @property
     def created_at(self) -> str:
         """When the task was submitted, in UTC and ISO 8601."""
-        return datetime.fromtimestamp(self._created, UTC).isoformat()
+        return datetime.fromtimestamp(self._run.created_at, UTC).isoformat()
 
     @property
     def idempotency_key(self) -> str:
@@ -116,7 +105,10 @@ class Context:
             self._room = 0
         else:
             self._room -= len(text)
-        self._parts.append(text)
+        parts = self._parts
+        if parts is None:
+            parts = self._parts = []
+        parts.append(text)
         self._mark()
 
     def cancel_requested(self) -> bool:
@@ -140,9 +132,9 @@ class Context:
 
     def take_logs(self) -> str:
         """Return what was written since the last time: for the runner."""
-        if not self._parts:
+        if self._parts is None:
             return ""
-        parts, self._parts = self._parts, []
+        parts, self._parts = self._parts, None
         return "".join(parts)
 
     def take_progress(self) -> tuple[float, str] | None:

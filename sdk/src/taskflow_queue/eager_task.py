@@ -157,15 +157,7 @@ def run(task: Task[..., Any], row: EagerTask) -> Done:
         retry_count=row.retry_count,
         created_at=row.created_at.timestamp(),
     )
-    context = row.context = Context(
-        task_id=row.id,
-        attempt=row.attempt,
-        type=row.type,
-        queue=row.queue,
-        priority=row.priority,
-        retry_count=row.retry_count,
-        created_at=asked.created_at,
-    )
+    context = row.context = Context(asked)
     token = enter(context)
     try:
         args, kwargs = calls.arguments(calls.decode(row.payload))

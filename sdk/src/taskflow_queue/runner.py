@@ -7,6 +7,7 @@ thread, async ones on a loop in a second one. Knows no database and no secret. I
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import os
 import sys
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _TELL_SECONDS: Final = 0.25  # progress and logs of running tasks are told at most this often
 _READ: Final = 256 * 1024
+_GARBAGE: Final = 10_000  # values between two looks for cycles: a batch of tasks makes thousands, and no cycle
 
 
 class Runner(asyncio.Protocol):
@@ -232,9 +234,13 @@ def _hello(end: socket.socket) -> wire.Hello:
 def _import(modules: list[str]) -> dict[str, Task[..., Any]]:
     if "" not in sys.path and (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - pathlib costs a start 5 ms
         sys.path.insert(0, here)
+    before = gc.get_threshold()
     for module in modules:
         with importing(module):
             importlib.import_module(module)
+    if gc.get_threshold() == before:  # else it is the user's business
+        gc.freeze()
+        gc.set_threshold(_GARBAGE, *before[1:])
     return registry()
 
 

@@ -23,43 +23,21 @@ if TYPE_CHECKING:
 class Attempt:
     """A task that runs here. `stopped` is None, "timed_out" or "cancelled": why it was told to stop."""
 
-    __slots__ = (
-        "_began",
-        "_tell",
-        "_ticket",
-        "asyncio_task",
-        "context",
-        "interrupt",
-        "run",
-        "softly",
-        "started",
-        "stopped",
-        "task",
-        "timers",
-    )
+    stopped: str | None = None
+    softly = False  # an async one: its next CancelledError stands for SoftTimeout
+    interrupt: type[BaseException] | None = None  # a sync one: what a signal shall raise in it
+    started = False
+    _began = 0.0
+    asyncio_task: asyncio.Task[None] | None = None
+    timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def __init__(self, run: Run, task: Task[..., Any], tell: Callable[[Attempt], None]) -> None:
         self.run = run
         self.task = task
         self._tell = tell
-        self.context = Context(
-            task_id=run.id,
-            attempt=run.attempt,
-            type=run.type,
-            queue=run.queue,
-            priority=run.priority,
-            retry_count=run.retry_count,
-            created_at=run.created_at,
-            tell=self._news,
-        )
-        self.stopped: str | None = None
-        self.softly = False  # an async one: its next CancelledError stands for SoftTimeout
-        self.interrupt: type[BaseException] | None = None  # a sync one: what a signal shall raise in it
-        self.started = False
-        self._began = 0.0
+        self.key = run.id, run.attempt  # what tells it from every other attempt, of the same task too
+        self.context = Context(run, self._news)
         self._ticket = [None]  # whoever takes it decides what becomes of a sync attempt: one thread runs, one recalls
-        self.asyncio_task: asyncio.Task[None] | None = None
-        self.timers: tuple[asyncio.TimerHandle, ...] = ()
 
     def take(self) -> bool:
         """Have the attempt to oneself, to begin it or to give it back; False when the other thread was quicker."""
@@ -87,11 +65,6 @@ class Attempt:
         if isinstance(error, MemoryError) and runner_guard.walled():
             return msgspec.structs.replace(done, kind="out_of_memory")
         return done
-
-    @property
-    def key(self) -> tuple[bytes, int]:
-        """What tells it from every other attempt, of the same task too."""
-        return self.run.id, self.run.attempt
 
     def _news(self) -> None:
         self._tell(self)
