@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 from asyncpg import exceptions as pg
 from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811 - so that the two are told apart
+from asyncpg.protocol import protocol as driver
 
 from core.errors import CommitUnknown, Unavailable
 from core.urls import plain
@@ -41,6 +42,11 @@ _REFUSED = (
 )
 ACQUIRE_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
+
+# The driver asks each element of an array whether it is an array itself, by two abstract classes, which takes longer
+# than all the rest of the encoding. What we send as arrays are lists and tuples.
+ARRAYS = (list, tuple)
+vars(driver).update(IterableABC=ARRAYS, SizedABC=ARRAYS)
 
 
 def uuid_of(raw: bytes) -> UUID:

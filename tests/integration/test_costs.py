@@ -7,6 +7,8 @@ in the changelog, and a new bound.
 from __future__ import annotations
 
 import secrets
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
@@ -95,6 +97,11 @@ async def measured(tx: Any) -> dict[str, Cost]:
     )
     assert [len(batch) for batch in ended] == [BATCH] * BATCHES
     return costs
+
+
+def test_the_driver_still_asks_by_the_names_that_the_pool_replaces() -> None:
+    asks = "from asyncpg.protocol import protocol; protocol.IterableABC, protocol.SizedABC"
+    subprocess.run([sys.executable, "-c", asks], check=True)
 
 
 @pytest.mark.timeout(120)
