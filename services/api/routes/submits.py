@@ -11,9 +11,10 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 
 from core.credentials import Principal
-from core.domain.ids import uuid7
+from core.domain.ids import uuid7_bytes
 from core.domain.task import Submission, Submitted
 from core.errors import IdempotencyConflict, Invalid
+from core.pool import uuid_of
 from core.verbs.submitting import KeyedOutcome, KeyedRequest
 from services.api import bodies
 from services.api.deps import charge_submit, idempotency_key_of, parts_of, principal_of
@@ -158,7 +159,7 @@ def _submission(task: TaskIn, new: UUID, who: Principal, *, at: str = "") -> Sub
 def _new_ids(parts: Parts, number: int) -> list[UUID]:
     """Return ids of one moment, from one draw: each asks the system for time and chance, and a batch has hundreds."""
     milliseconds, chance = int(parts.clock.now().timestamp() * 1000), secrets.token_bytes(10 * number)
-    return [uuid7(milliseconds, chance[at : at + 10]) for at in range(0, len(chance), 10)]
+    return [uuid_of(uuid7_bytes(milliseconds, chance[at : at + 10])) for at in range(0, len(chance), 10)]
 
 
 def _told(task: Submission, born: Submitted) -> dict[str, Any]:
