@@ -152,7 +152,10 @@ def test_prints_and_log_records_belong_to_their_task(shared: Kid) -> None:
 
 
 def test_logs_are_bounded(shared: Kid) -> None:
-    logs = shared.done(shared.run("loud", lines=20_000)).logs
+    key = shared.run("loud", lines=20_000)
+    rest = shared.done(key).logs
+    told = [message.text for message in shared.seen if isinstance(message, wire.Logs) and message.id == key[0]]
+    logs = "".join([*told, rest])  # what takes longer than a quarter of a second is told in parts
     assert len(logs) < wire.MOST_LOGS + 200
     assert "cut here" in logs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from core import local
 from core.urls import for_psycopg2
 from services.dev import fleet as fleets
 from services.dev.fleet import Fleet, Member
-from taskflow_queue import Client
+from taskflow_queue import Client, verbs
+from taskflow_queue.options import Options
 from tests.conftest import SECRET_KEY
 from tests.signals import until
 
@@ -107,6 +109,12 @@ class World:
         queue = said.pop("queue", None) or self._queue(name)
         name = name if ":" in name else f"tests.system.tasks:{name}"
         return [self.client.submit(name, payload, queue=queue, **said).id for payload in payloads]
+
+    def submit_together(self, name: str, count: int, /, **payload: Any) -> list[str]:
+        """Submit `count` of a task of tests/system/tasks.py with one call of the client: they are there at once."""
+        said = Options(queue=self._queue(name))
+        bodies = verbs.bodies_of(f"tests.system.tasks:{name}", [json.dumps(payload).encode()] * count, said)
+        return self.client.run(verbs.submit_many(bodies)).ids
 
     def history(self) -> Path:
         """A new file for handlers to write to."""
