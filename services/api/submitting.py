@@ -25,7 +25,6 @@ ROOM_BYTES: Final = 64 * 1024 * 1024
 ROW_BYTES: Final = 300  # what a row weighs besides its payload
 SETTLE_PAUSES: Final = (0.0, 0.1, 0.3, 1.0, 2.0)  # seconds before each look for what a lost COMMIT did
 _MOST_NAMES: Final = 10_000
-_CROWD_SECONDS: Final = 0.002  # in a crowd a call costs more than its rows: the next one takes more along
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -265,8 +264,6 @@ class _Hints:
             while self._rows:
                 rows, self._rows = self._rows, []
                 await self.hint(rows)
-                if len(rows) > 1:
-                    await asyncio.sleep(_CROWD_SECONDS)
         finally:
             self._runner = None
 
