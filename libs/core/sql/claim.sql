@@ -3,9 +3,10 @@
 -- $7 worker deaths from which on a task wants a whole worker
 -- The lateral look-up stays on the primary key whatever the statistics say, and so does `= any (array[...])`: no merge
 -- order can be made of it, which is what tempts the planner to walk the whole key of a table it believes empty. The
--- other statements write it for the same reason. SKIP LOCKED: a row that another
--- transaction is moving is not waited for; whoever holds it decides what becomes of it. A row that is locked stays where
--- it is, so the update finds it by its place in the table and not by the key again.
+-- other statements write it for the same reason. SKIP LOCKED: a row that another transaction is moving is not waited
+-- for; whoever holds it decides what becomes of it. A row that is locked stays where it is, so the update finds it by its
+-- place in the table and not by the key again. One that became QUEUED anew since this statement began has its new
+-- version where the snapshot does not see it: it is left for the next try, as one that is locked.
 -- The worker's row is locked in the one mode that a cordon waits for and a beat does not: once a cordon is committed, no
 -- claim that it did not see can follow.
 with free as (
