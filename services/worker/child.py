@@ -88,7 +88,7 @@ class Child(asyncio.Protocol):
         self._pings = 0
         self._pongs = 0
         self._mark = Mark()
-        self.moved = dict.fromkeys(Lane, 0.0)  # when a lane was last put to work in it, or a task of it ended
+        self.moved = 0.0  # when its async lane was last put to work, or a task of it ended
         self._sent = 0  # async tasks; each knows its place among them
 
     # ── life ──
@@ -215,9 +215,8 @@ class Child(asyncio.Protocol):
     def put(self, jobs: list[Job]) -> None:
         """Send tasks to it."""
         now = clock.monotonic()
-        for lane, count in self.counts.items():
-            if not count:
-                self.moved[lane] = now
+        if not self.counts[Lane.ASYNC]:
+            self.moved = now
         messages: list[Any] = []
         for job in jobs:
             if job.lane is Lane.ASYNC:
@@ -234,7 +233,8 @@ class Child(asyncio.Protocol):
         """Note that a task is not in it any more, as far as this worker is concerned."""
         if self.jobs.pop(job.key, None) is not None:
             self.counts[job.lane] -= 1
-            self.moved[job.lane] = now
+            if job.lane is Lane.ASYNC:
+                self.moved = now
 
     def cancel(self, jobs: list[Job]) -> None:
         """Ask tasks to stop."""

@@ -96,7 +96,7 @@ class Supervisor:
     def _pace(self, child: Child, ended: list[tuple[Job, Outcome]]) -> None:
         """Measure how fast the async tasks of a child get on: by how many end in a while."""
         if asyncs := sum(1 for job, _ in ended if job.lane is Lane.ASYNC):
-            measure, seconds = self.children.prefetch[Lane.ASYNC], clock.monotonic() - child.moved[Lane.ASYNC]
+            measure, seconds = self.children.prefetch[Lane.ASYNC], clock.monotonic() - child.moved
             measure.took(seconds / asyncs, tasks=asyncs, full=child.counts[Lane.ASYNC] >= measure.slots)
 
     def _job(self, task: Claimed) -> Job:
@@ -201,11 +201,11 @@ class Supervisor:
 
     def abandon_all(self) -> None:
         """Kill everything that runs, at once: this worker was declared dead, and others run it by now."""
-        for job in list(self._holding.jobs.values()):
+        jobs = list(self._holding.jobs.values())
+        for job in jobs:
             job.asked = ABANDONED
-            self._holding.drop([job])
-            if job.child is None:
-                self.children.drop([job])
+        self._holding.drop(jobs)
+        self.children.drop([job for job in jobs if job.child is None])
         for child in self.children:
             if child.jobs:
                 child.kill("fenced")
