@@ -106,7 +106,7 @@ def insert(world: World, tasks: Sequence[Submission]) -> list[str]:
 def send(world: World, name: str, queue_name: str, payloads: Sequence[dict[str, Any]]) -> list[str]:
     """Submit with one request."""
     bodies = verbs.bodies_of(name, [json.dumps(one).encode() for one in payloads], Options(queue=queue_name))
-    return world.client.run(verbs.submit_many(bodies)).ids
+    return world.submit_bodies(bodies)
 
 
 # A worker that polls by chance goes on until nothing is left: there must be more than it can run in the two seconds in

@@ -6,7 +6,10 @@ Owns the shape of a payload and the limits of sizes. Does not know tasks, and ru
 from __future__ import annotations
 
 import json
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from taskflow_queue.errors import NotJson, TooLarge
 
@@ -17,6 +20,8 @@ MOST_PAYLOAD_BYTES: Final = 256 * 1024
 MOST_RESULT_BYTES: Final = 1024 * 1024
 _CALL: Final = {"args", "kwargs"}
 _dumps: Final = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode
+_PLAIN: Final = frozenset({int, str, bool, NoneType})  # what both encoders write alike
+_quickly: Final = msgspec.json.Encoder().encode
 
 
 def payload(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +42,18 @@ def arguments(payload: Any) -> tuple[list[Any], dict[str, Any]]:
     if payload.keys() == _CALL and isinstance(payload["args"], list) and isinstance(payload["kwargs"], dict):
         return payload["args"], payload["kwargs"]
     return [], payload
+
+
+def encode_call(args: Sequence[Any], kwargs: Mapping[str, Any], *, name: str) -> bytes:
+    """Return the payload of a call of the task `name` as JSON. Raises NotJson, TooLarge."""
+    if _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values())):
+        try:
+            encoded = _quickly({"args": args, "kwargs": kwargs})
+        except ValueError:
+            encoded = b""  # what is wrong, `encode` says
+        if 0 < len(encoded) <= MOST_PAYLOAD_BYTES and b"\\u0000" not in encoded:
+            return encoded
+    return encode(payload(args, kwargs), what=f"arguments of {name}", most=MOST_PAYLOAD_BYTES)
 
 
 def encode(value: Any, *, what: str = "value", most: int | None = None) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack
 
-from taskflow_queue import admin, calls, settings, verbs
+from taskflow_queue import admin, calls, settings, side_by_side, verbs
 from taskflow_queue.errors import TaskFlowError
 from taskflow_queue.handle import Handle
 from taskflow_queue.importing import refuse_submits
@@ -17,7 +17,7 @@ from taskflow_queue.options import Options, Said
 from taskflow_queue.wire import PATIENCE, Answer, Call, Lost, exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator, Sequence
 
     from taskflow_queue.shapes import Flow
 
@@ -27,6 +27,8 @@ R = TypeVar("R")
 
 class Transport(Protocol):
     """Who sends calls: http.py over the network, testing.py to a queue in memory."""
+
+    at_once: int  # how many calls of one `run_all` it is given at a time
 
     def send(self, call: Call) -> Answer | Lost:
         """Wait `call.after` seconds, then send."""
@@ -165,6 +167,14 @@ class Client:
                 call = steps.send(await self._transport.send_async(call))
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
+
+    def run_all(self, flows: Sequence[Flow[R]]) -> list[R | TaskFlowError | None]:
+        """Do several flows, the next while the one before it is answered: see side_by_side.py."""
+        return side_by_side.run(flows, self.run, self._transport.at_once)
+
+    async def run_all_async(self, flows: Sequence[Flow[R]]) -> list[R | TaskFlowError | None]:
+        """Do what `run_all` does, awaiting the server."""
+        return await side_by_side.run_async(flows, self.run_async, self._transport.at_once)
 
     def monotonic(self) -> float:
         """Return the time by which this client waits, in seconds that only grow."""

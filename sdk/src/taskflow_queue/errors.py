@@ -113,13 +113,17 @@ class ServerError(ApiError):
 
 
 class PartlySubmitted(TaskFlowError):
-    """A `map` of several batches stopped between two: `handles` are the tasks that were submitted."""
+    """A `map` of several batches was stopped by one of them.
+
+    `handles` are the tasks that were submitted, in order; `missing` are the places, from 0, of the items that were not.
+    """
 
     code = "partly_submitted"
 
-    def __init__(self, message: str, *, handles: list[Any], fix: str | None = None) -> None:
+    def __init__(self, message: str, *, handles: list[Any], missing: list[int], fix: str | None = None) -> None:
         super().__init__(message, fix=fix)
         self.handles = handles
+        self.missing = missing
 
 
 class TaskError(TaskFlowError):

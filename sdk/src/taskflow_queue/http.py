@@ -44,6 +44,8 @@ class _OfLoop:
 class Http:
     """Sends calls to one server with one key."""
 
+    at_once = 2  # the server reads a batch while it writes the one before; a third would only wait there
+
     def __init__(self, settings: Settings, *, options: dict[str, Any] | None = None) -> None:
         """`options` go to httpx2's clients as they are: a `transport`, for tests."""
         self.settings = settings

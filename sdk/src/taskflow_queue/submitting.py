@@ -55,23 +55,23 @@ class Submits(ABC, Generic[P, R]):
     def map(self, *items: Iterable[Any]) -> list[Handle[R]]:
         """Submit a call for each item; several iterables go side by side, as with the built-in `map`.
 
-        All calls are checked before the first is sent; they travel in batches. Raises what `submit` raises,
-        ValueError for iterables of unequal length, and PartlySubmitted when a later batch is refused.
+        All calls are checked before the first is sent; they travel in batches of 1,000, two at a time after the first.
+        Raises what `submit` raises, ValueError for iterables of unequal length, and PartlySubmitted when a later batch
+        is refused.
         """
         prepared = self._prepared()
         client = prepared.sender()
-        bodies = prepared.bodies(prepared.payloads(items))
-        found = client.run(verbs.submit_many(bodies, prepared.said.idempotency_key))
-        return verbs.all_submitted(found, client.handle)
+        parts = list(verbs.batches(prepared.bodies(prepared.payloads(items))))
+        found = client.run_all(verbs.submit_many(parts, prepared.said.idempotency_key))
+        return verbs.all_submitted(parts, found, client.handle)
 
     async def map_async(self, *items: Iterable[Any]) -> list[Handle[R]]:
         """Do what `map` does, awaiting the server."""
         prepared = self._prepared()
         client = prepared.sender()
-        found = await client.run_async(
-            verbs.submit_many(prepared.bodies(prepared.payloads(items)), prepared.said.idempotency_key)
-        )
-        return verbs.all_submitted(found, client.handle)
+        parts = list(verbs.batches(prepared.bodies(prepared.payloads(items))))
+        found = await client.run_all_async(verbs.submit_many(parts, prepared.said.idempotency_key))
+        return verbs.all_submitted(parts, found, client.handle)
 
 
 class Prepared(Submits[P, R]):

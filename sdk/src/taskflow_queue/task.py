@@ -74,9 +74,7 @@ class Task(Submits[P, R]):
                 self.signature.bind(*args, **kwargs)
             except TypeError as wrong:
                 raise TypeError(f"{self.__name__}() {wrong}") from None
-        return calls.encode(
-            calls.payload(args, kwargs), what=f"arguments of {self.name}", most=calls.MOST_PAYLOAD_BYTES
-        )
+        return calls.encode_call(args, kwargs, name=self.name)
 
     def gives_up(self, error: BaseException) -> bool:
         """Whether `give_up_on` or `retry_on` say that another attempt makes no sense after this error."""

@@ -53,6 +53,8 @@ def eager(*, hold: bool = False, seed: int = 0) -> Iterator[EagerQueue]:
 class EagerQueue:
     """A server in memory, for one thread. `tasks` are all that were submitted, in that order."""
 
+    at_once = 1
+
     def __init__(self, *, hold: bool = False, seed: int = 0) -> None:
         self.tasks: list[EagerTask] = []
         self.hold = hold

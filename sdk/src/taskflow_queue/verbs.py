@@ -6,7 +6,6 @@ Owns paths and bodies. Sends nothing and repeats nothing: see wire.py and client
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -55,39 +54,38 @@ def submit(body: bytes, key: str | None = None) -> Flow[str]:
     return str(answer.json()["id"])
 
 
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """The ids of what was submitted, in order, and what stopped the rest."""
-
-    ids: list[str]
-    stopped: TaskFlowError | None
-    missing: int
-
-
-def submit_many(bodies: Sequence[bytes], key: str | None = None) -> Flow[Sent]:
-    """Submit tasks in as few batches as their number and bytes allow; each batch is written whole or not at all."""
+def submit_many(parts: Sequence[Sequence[bytes]], key: str | None = None) -> list[Flow[list[str]]]:
+    """Submit each part, which `batches` has made, as a batch, written whole or not at all; each returns its ids."""
     key = key or uuid.uuid4().hex
-    ids: list[str] = []
-    for number, batch in enumerate(batches(bodies)):
-        body = b'{"atomic":true,"tasks":[' + b",".join(batch) + b"]}"
-        try:
-            answer = yield post("/v1/tasks:batch", body, f"{key}:{number}")
-        except TaskFlowError as stopped:
-            return Sent(ids, stopped, len(bodies) - len(ids))
-        found = msgspec.json.decode(answer.body, type=models.BatchAnswer)
-        ids += [one.id for one in sorted(found.tasks, key=lambda one: one.index)]
-    return Sent(ids, None, 0)
+    return [_submit_batch(part, f"{key}:{number}") for number, part in enumerate(parts)]
 
 
-def all_submitted(sent: Sent, make: Callable[[str], H]) -> list[H]:
-    """Return a handle for each task. Raises what stopped the first batch, or PartlySubmitted for a later one."""
-    handles = [make(one) for one in sent.ids]
-    if sent.stopped is None:
+def _submit_batch(part: Sequence[bytes], key: str) -> Flow[list[str]]:
+    answer = yield post("/v1/tasks:batch", b'{"atomic":true,"tasks":[' + b",".join(part) + b"]}", key)
+    found = msgspec.json.decode(answer.body, type=models.BatchAnswer)
+    return [one.id for one in sorted(found.tasks, key=lambda one: one.index)]
+
+
+def all_submitted(
+    parts: Sequence[Sequence[bytes]], found: Sequence[list[str] | TaskFlowError | None], make: Callable[[str], H]
+) -> list[H]:
+    """Return a handle for each task. Raises what stopped the only batch or the first, else PartlySubmitted."""
+    handles: list[H] = []
+    missing: list[int] = []
+    place = 0
+    for part, ids in zip(parts, found, strict=True):
+        if isinstance(ids, list):
+            handles += map(make, ids)
+        else:
+            missing += range(place, place + len(part))
+        place += len(part)
+    stopped = next((one for one in found if isinstance(one, TaskFlowError)), None)
+    if stopped is None:
         return handles
     if not handles:
-        raise sent.stopped
-    message = f"{len(handles)} tasks were submitted, {sent.missing} were not: {sent.stopped.message}"
-    raise PartlySubmitted(message, handles=handles, fix=sent.stopped.fix) from sent.stopped
+        raise stopped
+    message = f"{len(handles)} tasks were submitted, {len(missing)} were not: {stopped.message}"
+    raise PartlySubmitted(message, handles=handles, missing=missing, fix=stopped.fix) from stopped
 
 
 def batches(bodies: Sequence[bytes]) -> Iterator[list[bytes]]:

@@ -185,6 +185,7 @@ def test_map_that_is_stopped_half_way_says_what_was_submitted() -> None:
     with pytest.raises(PartlySubmitted, match="1000 tasks were submitted, 5 were not") as stopped:
         size.options(client=server.client()).map(f"w{n}" for n in range(1005))
     assert len(stopped.value.handles) == 1000
+    assert stopped.value.missing == [1000, 1001, 1002, 1003, 1004]
     with pytest.raises(Invalid):
         size.options(client=Server((422, {})).client()).map(["a"])
 
