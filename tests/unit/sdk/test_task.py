@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from taskflow_queue import AsyncTask, NotJson, SettingError, SyncTask, registry, task
-from taskflow_queue.calls import arguments, decode, encode, payload
+from taskflow_queue import AsyncTask, NotJson, SettingError, SyncTask, TooLarge, registry, task
+from taskflow_queue.calls import MOST_PAYLOAD_BYTES, arguments, decode, encode, encode_call, payload
 from taskflow_queue.options import Options
 
 if TYPE_CHECKING:
@@ -135,6 +137,27 @@ def test_what_is_no_json_is_refused(value: Any) -> None:
 
 def test_a_backslash_before_u0000_is_no_nul() -> None:
     assert encode("\\u0000") == b'"\\\\u0000"'
+    assert decode(encode_call(["\\u0000"], {}, name="t")) == payload(["\\u0000"], {})
+
+
+plain = st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_characters="\0", codec="utf-8"))
+
+
+@given(st.lists(plain | st.floats(allow_nan=False, allow_infinity=False)), st.dictionaries(st.text("ab"), plain))
+def test_a_call_is_written_as_any_value(args: list[Any], kwargs: dict[str, Any]) -> None:
+    assert decode(encode_call(args, kwargs, name="t")) == payload(args, kwargs)
+
+
+@pytest.mark.parametrize("wrong", ["\ud800", "a\0", float("nan"), pytest.param(10**5000, id="long")])
+def test_a_call_with_what_is_no_json_is_refused(wrong: object) -> None:
+    for args, kwargs in (((1, wrong), {}), ((), {"a": wrong})):
+        with pytest.raises(NotJson, match="arguments of t "):
+            encode_call(args, kwargs, name="t")
+
+
+def test_a_call_that_is_too_large_is_refused() -> None:
+    with pytest.raises(TooLarge, match="the arguments of t is"):
+        encode_call(["x" * MOST_PAYLOAD_BYTES], {}, name="t")
 
 
 def test_options_are_laid_over_each_other() -> None:
