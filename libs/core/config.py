@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, create_model
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
 from core.errors import SettingError, SettingMissing
 
@@ -73,7 +73,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
-        validate_default=True,
+        defer_build=True,  # read one by one; to build all of them takes a start longer than to read all of them
     )
 
     database_url: Annotated[str, AfterValidator(_postgres_url)]
@@ -160,28 +160,32 @@ def variable(name: str) -> str:
     return cast("str | None", Settings.model_fields[name].validation_alias) or name.upper()
 
 
-def _read(name: str) -> Any:
+def _sources() -> tuple[EnvSettingsSource, ...]:
+    try:
+        return EnvSettingsSource(Settings), DotEnvSettingsSource(Settings, env_file=ENV_FILE)
+    except (OSError, UnicodeDecodeError) as unreadable:
+        message = "the settings cannot be read: .env is no readable text file"
+        raise SettingError(message, fix="mend or remove .env") from unreadable
+
+
+def _read(name: str, sources: tuple[EnvSettingsSource, ...]) -> Any:
     """One setting, alone: a mistake in another one is not this one's business."""
     field = Settings.model_fields[name]
-    one = create_model("One", __base__=_Alone, **cast("dict[str, Any]", {name: (field.annotation, field)}))
+    found = (source.get_field_value(field, name)[0] for source in sources)
+    value = next((value for value in found if value is not None), None)
+    if value is None:
+        if field.is_required():
+            raise SettingMissing(f"{variable(name)} is not set", fix=f"set it {_HINT}", field=name)
+        value = field.get_default(call_default_factory=True)
+        if not any(isinstance(each, (AfterValidator, BeforeValidator)) for each in field.metadata):
+            return value
+    kind: Any = Annotated[(field.annotation, name, *field.metadata)]  # the name, since it must have something
     try:
-        return getattr(one(_env_file=ENV_FILE), name)
+        return TypeAdapter[Any](kind).validate_python(value)
     except ValidationError as broken:
-        error = broken.errors(include_url=False, include_input=False)[0]
-        if error["type"] == "missing":
-            raise SettingMissing(f"{variable(name)} is not set", fix=f"set it {_HINT}", field=name) from None
-        says = error["msg"].removeprefix("Value error, ")
+        says = broken.errors(include_url=False, include_input=False)[0]["msg"].removeprefix("Value error, ")
         says = says[:1].lower() + says[1:]
         raise SettingError(f"{variable(name)} is wrong: {says}", fix=f"change it {_HINT}", field=name) from None
-    except SettingsError:
-        raise SettingError(f"{variable(name)} cannot be read", fix=f"change it {_HINT}", field=name) from None
-    except (OSError, UnicodeDecodeError) as unreadable:
-        message = f"{variable(name)} cannot be read: .env is no readable text file"
-        raise SettingError(message, fix="mend or remove .env", field=name) from unreadable
-
-
-class _Alone(BaseSettings):
-    model_config = Settings.model_config
 
 
 class _Lazy:
@@ -189,6 +193,7 @@ class _Lazy:
 
     def __init__(self) -> None:
         self._read: dict[str, Any] = {}
+        self._sources: tuple[EnvSettingsSource, ...] = ()
 
     def __getattr__(self, asked: str) -> Any:
         if asked in self._read:
@@ -201,11 +206,12 @@ class _Lazy:
             message = f"there is no setting {asked!r}"
             raise AttributeError(message)
         if name not in self._read:
-            self._read[name] = _read(name)
+            self._sources = self._sources or _sources()
+            self._read[name] = _read(name, self._sources)
         return self._read[name]
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name != "_read":
+        if name not in {"_read", "_sources"}:
             message = "settings are read, not written: set the variable, then call config.reload()"
             raise AttributeError(message)
         object.__setattr__(self, name, value)
@@ -238,7 +244,7 @@ def require(*names: str) -> None:
 
 def reload() -> None:
     """Forget what was read; the next use reads the environment again."""
-    _lazy._read = {}  # noqa: SLF001 - the class is this module's own
+    _lazy._read, _lazy._sources = {}, ()  # noqa: SLF001 - the class is this module's own
 
 
 @contextmanager

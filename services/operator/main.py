@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from core import clock, kube, probes, queue_manager, telemetry
+from core import clock, garbage, kube, probes, queue_manager, telemetry
 from core.config import require, settings
 from core.errors import Deposed, SettingError, TaskFlowError, Unavailable
 from core.kubernetes_lease import KubernetesLease
@@ -211,6 +211,7 @@ def main() -> int:
     try:
         require(*_NEEDED)
         telemetry.configure("operator")
+        garbage.collect_seldom()
         stop_probes = probes.serve(settings.metrics_port, lambda: True, life.alive)
     except SettingError as wrong:
         print(wrong, file=sys.stderr)  # noqa: T201 - one line, for a person

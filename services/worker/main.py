@@ -5,7 +5,6 @@ The children are started before anything heavy is imported here: they import the
 
 from __future__ import annotations
 
-import gc
 import sys
 from typing import Final
 
@@ -58,7 +57,6 @@ def _work() -> None:
     )
     first = [Child(made) for _ in range(settings.worker_children)]
     started = [(child, child.start()) for child in first]
-    gc.disable()  # importing makes no garbage, and looking for it costs a tenth of it; wiring.py turns it on again
     from services.worker.wiring import work  # noqa: PLC0415 - heavy, so after the children have begun
 
     work(made, budget, started)
