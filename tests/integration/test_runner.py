@@ -173,6 +173,16 @@ def test_both_lanes_leave_asyncio_to_the_user(shared: Kid, handler: str) -> None
     assert value(shared.done(shared.run(handler))) == "hello"
 
 
+@pytest.mark.parametrize("handler", ["noop", "anoop", "fail", "afail", "soft", "asoft"])
+def test_what_an_attempt_held_is_free_when_it_has_ended(handler: str) -> None:
+    with Kid() as kid:
+        kid.ready()
+        assert value(kid.done(kid.run("living"))) == 1
+        for key in [kid.run(handler, soft=0.05 if "soft" in handler else None, timeout=5) for _ in range(10)]:
+            kid.done(key)
+        assert value(kid.done(kid.run("living"))) <= 2  # the loop's own context keeps the one that began last
+
+
 def test_a_stuck_coroutine_is_seen_by_a_ping_without_answer() -> None:
     with Kid() as kid:
         kid.ready()

@@ -146,10 +146,16 @@ class Context:
         """Tell the next news again: the runner says so before it takes."""
         self._marked = False
 
+    def end(self) -> None:
+        """Tell nothing from now on, and hold no one who holds this: for the runner. A cycle waits for the collector."""
+        self.ended = True
+        self._tell = None
+
     def _mark(self) -> None:
-        if not self._marked and self._tell is not None:
+        tell = self._tell  # another thread may end this attempt meanwhile
+        if not self._marked and tell is not None:
             self._marked = True
-            self._tell()
+            tell()
 
 
 def current() -> Context:

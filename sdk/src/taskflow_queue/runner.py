@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _TELL_SECONDS: Final = 0.25  # progress and logs of running tasks are told at most this often
 _READ: Final = 256 * 1024
-_GARBAGE: Final = 10_000  # values between two looks for cycles: a batch of tasks makes thousands, and no cycle
 
 
 class Runner(asyncio.Protocol):
@@ -168,7 +167,7 @@ class Runner(asyncio.Protocol):
     def _ended(self, attempt: Attempt, done: wire.Done) -> None:
         for timer in attempt.timers:
             timer.cancel()
-        attempt.context.ended = True
+        attempt.context.end()
         self._attempts.pop(attempt.key, None)
         self._send(done)
         if self._stopping:
@@ -234,13 +233,10 @@ def _hello(end: socket.socket) -> wire.Hello:
 def _import(modules: list[str]) -> dict[str, Task[..., Any]]:
     if "" not in sys.path and (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - pathlib costs a start 5 ms
         sys.path.insert(0, here)
-    before = gc.get_threshold()
     for module in modules:
         with importing(module):
             importlib.import_module(module)
-    if gc.get_threshold() == before:  # else it is the user's business
-        gc.freeze()
-        gc.set_threshold(_GARBAGE, *before[1:])
+    gc.freeze()
     return registry()
 
 
