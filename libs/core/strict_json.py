@@ -6,6 +6,7 @@ in one object, NUL in any text, lone surrogates, text that is no UTF-8. Each err
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ _SPACED_COLON: Final = (b" :", b"\n:", b"\t:", b"\r:")
 _NUL: Final = b"\\u0000"
 _ESCAPED: Final = b"\\u00"  # what may be a quote or a colon, written otherwise
 _DEEP: Final = b"\n" + b" " * MOST_DEPTH
+_ROOM: Final = 16 * 1024 * 1024  # bytes for lines that are all indented as far as the parser goes
 _FIELD_LENGTH: Final = 200
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -44,11 +46,10 @@ def loads(text: bytes) -> Any:
     """Return the value of `text`. Raises Invalid, with the path of what is wrong as its field, or NotJson."""
     try:
         value = _decode(text)
+        plain = _is_plain(text, value)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _examine(text)
-    if _is_plain(text, value):
-        return value
-    return _examine(text)
+    return value if plain else _examine(text)
 
 
 def dumps(value: object) -> str:
@@ -62,12 +63,15 @@ def _is_plain(text: bytes, value: Any) -> bool:
     Each pair of an object has its colon. When no space stands before any colon, the pairs are at most as many as
     the occurrences of `":`; so when the decoded objects hold that many keys, none was lost to a twin. The keys are
     counted in the text of the decoded value, which has the same strings unless a character was escaped needlessly;
-    its depth is how far the lines of the same text are indented. Both are done in C.
+    its depth is how far the lines of the same text are indented. Both are done in C, unless those lines could need
+    much more room than the text.
     """
     if _NUL in text or _LONG_NUMBER in text.translate(_DIGITS) or any(spaced in text for spaced in _SPACED_COLON):
         return False
     colons = text.count(b'":')
-    if _ESCAPED not in text:
+    opens = text.count(b"[") + text.count(b"{")
+    room = (2 * opens + text.count(b",")) * min(opens, sys.getrecursionlimit())
+    if room <= _ROOM and _ESCAPED not in text:
         again = _encode(value)
         if _DEEP not in _format(again, indent=1):
             return again.count(b'":') == colons

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -131,6 +132,19 @@ def test_what_is_not_is_refused_with_its_place(text: bytes) -> None:
     assert (refused.value.code, refused.value.field) == (code, field)
     assert word in refused.value.message.lower()
     assert isinstance(refused.value, NotJson) == (code == "invalid_json")
+
+
+@pytest.mark.parametrize("deep", [65, 480, 500, 900, 1000, 30_000])
+@pytest.mark.parametrize(("before", "after"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_depth_costs_no_more_than_a_moment_and_the_room_of_the_text(deep: int, before: bytes, after: bytes) -> None:
+    wide = b"[" + b",".join([b"1"] * 200_000) + b"]"
+    text = before * deep + wide + after * deep
+    tracemalloc.start()
+    with pytest.raises(Invalid, match="64 deep"):
+        loads(text)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 * len(text)
 
 
 def test_a_long_path_is_cut() -> None:
