@@ -82,26 +82,32 @@ def prepare() -> None:
     NOTES.write_text(json.dumps({"key": key}))
 
 
-def open() -> None:  # noqa: A001 - the bench's name for it
-    """Start an API server and connect."""
-    if "prepare" in sys.argv:  # the bench opens before it prepares
-        return
+def start(role: str, variable: str) -> tuple[subprocess.Popen[bytes], str]:
+    """Start a service and wait until it is ready; return it and its address, whose port `variable` sets."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "services.api.main"]
-    Way.api = api = subprocess.Popen(command, env={**settings(), "TASKFLOW_API_PORT": str(port)})
-    atexit.register(close)
+    command = [sys.executable, "-m", f"services.{role}.main"]
+    process = subprocess.Popen(command, env={**settings(), variable: str(port)})
     url = f"http://127.0.0.1:{port}"
     end = time.monotonic() + BOUND_SECONDS
     while True:
         try:
             with urllib.request.urlopen(f"{url}/readyz", timeout=1):
-                break
+                return process, url
         except OSError:
-            if time.monotonic() > end or api.poll() is not None:
+            if time.monotonic() > end or process.poll() is not None:
+                process.kill()
                 raise
             time.sleep(0.02)
+
+
+def open() -> None:  # noqa: A001 - the bench's name for it
+    """Start an API server and connect."""
+    if "prepare" in sys.argv:  # the bench opens before it prepares
+        return
+    Way.api, url = start("api", "TASKFLOW_API_PORT")
+    atexit.register(close)
     Way.client = Client(url=url, api_key=json.loads(NOTES.read_text())["key"])
 
 
@@ -124,9 +130,10 @@ def close() -> None:
 
 
 def main() -> None:
-    """Run a scheduler and workers until told to stop."""
-    programs = ["services.scheduler.main"] + ["services.worker.main"] * int(sys.argv[1])
-    running = [subprocess.Popen([sys.executable, "-m", program], env=settings()) for program in programs]
+    """Run a scheduler and workers until told to stop. The scheduler is there when workers start, as in any cluster."""
+    running = [start("scheduler", "TASKFLOW_METRICS_PORT")[0]]
+    workers = [[sys.executable, "-m", "services.worker.main"]] * int(sys.argv[1])
+    running += [subprocess.Popen(command, env=settings()) for command in workers]
     signal.signal(signal.SIGTERM, lambda *_: None)  # the bench tells the whole group, so they have heard it as well
     for process in running:
         process.wait()
