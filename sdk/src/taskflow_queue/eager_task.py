@@ -172,7 +172,7 @@ def run(task: Task[..., Any], row: EagerTask) -> Done:
         done = outcomes.failed(asked, error, context.take_logs(), stopped=stopped, gives_up=task.gives_up)
     finally:
         leave(token)
-        context.ended = True
+        context.end()
     if (news := context.take_progress()) is not None:
         row.progress = models.Progress(fraction=news[0], note=news[1])
     return done

@@ -236,7 +236,7 @@ def _import(modules: list[str]) -> dict[str, Task[..., Any]]:
     for module in modules:
         with importing(module):
             importlib.import_module(module)
-    gc.freeze()
+    gc.freeze()  # what was imported is no garbage
     return registry()
 
 

@@ -23,26 +23,46 @@ R = TypeVar("R")
 
 
 class _Course(Generic[R]):
-    """Flows that wait for their turn, and what became of the others."""
+    """Flows that wait for their turn, and what became of the others. Any thread may take a step."""
 
     def __init__(self, flows: Sequence[Flow[R]]) -> None:
         self.found: list[R | TaskFlowError | None] = [None] * len(flows)
         self.broken: BaseException | None = None
         self._left = deque(enumerate(flows))
 
-    def next(self) -> tuple[int, Flow[R]] | None:
-        """Return the next one and its place; from any thread."""
+    def stop(self) -> None:
+        """Begin none of the others."""
+        self._left.clear()
+
+    def step(self, one: Callable[[Flow[R]], R]) -> bool:
+        """Do the next flow; False when there is none."""
+        if (turn := self._next()) is None:
+            return False
+        place, flow = turn
+        try:
+            self.found[place] = one(flow)
+        except TaskFlowError as error:
+            self._failed(place, error)
+        return True
+
+    async def step_async(self, one: Callable[[Flow[R]], Awaitable[R]]) -> bool:
+        """Do what `step` does, awaiting the server."""
+        if (turn := self._next()) is None:
+            return False
+        place, flow = turn
+        try:
+            self.found[place] = await one(flow)
+        except TaskFlowError as error:
+            self._failed(place, error)
+        return True
+
+    def _next(self) -> tuple[int, Flow[R]] | None:
         try:
             return self._left.popleft()
         except IndexError:
             return None
 
-    def stop(self) -> None:
-        """Begin none of the others."""
-        self._left.clear()
-
-    def failed(self, place: int, error: TaskFlowError) -> None:
-        """Keep what the flow at `place` raised."""
+    def _failed(self, place: int, error: TaskFlowError) -> None:
         self.found[place] = error
         self.stop()
 
@@ -54,23 +74,15 @@ def run(flows: Sequence[Flow[R]], one: Callable[[Flow[R]], R], at_once: int) -> 
     """
     course = _Course(flows)
 
-    def go_on(most: int = len(flows)) -> None:
-        while most and (turn := course.next()) is not None:
-            place, flow = turn
-            most -= 1
-            try:
-                course.found[place] = one(flow)
-            except TaskFlowError as error:
-                course.failed(place, error)
-
     def help_out() -> None:
         try:
-            go_on()
+            while course.step(one):
+                pass
         except BaseException as broken:  # noqa: BLE001 - raised by the caller's thread, which waits for this one
             course.broken = broken
             course.stop()
 
-    go_on(1)
+    course.step(one)
     helpers = [
         threading.Thread(target=contextvars.copy_context().run, args=(help_out,), name="taskflow-send", daemon=True)
         for _ in range(min(at_once, len(flows) - 1) - 1)
@@ -78,12 +90,12 @@ def run(flows: Sequence[Flow[R]], one: Callable[[Flow[R]], R], at_once: int) -> 
     try:
         for helper in helpers:
             helper.start()
-        go_on()
+        while course.step(one):
+            pass
         for helper in helpers:
             helper.join()
-    except BaseException:
+    finally:
         course.stop()
-        raise
     if course.broken is not None:
         raise course.broken
     return course.found
@@ -95,18 +107,13 @@ async def run_async(
     """Do what `run` does, awaiting the server."""
     course = _Course(flows)
 
-    async def go_on(most: int = len(flows)) -> None:
-        while most and (turn := course.next()) is not None:
-            place, flow = turn
-            most -= 1
-            try:
-                course.found[place] = await one(flow)
-            except TaskFlowError as error:
-                course.failed(place, error)
+    async def help_out() -> None:
+        while await course.step_async(one):
+            pass
 
-    await go_on(1)
+    await course.step_async(one)
     try:
-        await asyncio.gather(*(go_on() for _ in range(min(at_once, len(flows) - 1))))
+        await asyncio.gather(*(help_out() for _ in range(min(at_once, len(flows) - 1))))
     finally:
         course.stop()
     return course.found

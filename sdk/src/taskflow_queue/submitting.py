@@ -61,7 +61,7 @@ class Submits(ABC, Generic[P, R]):
         """
         prepared = self._prepared()
         client = prepared.sender()
-        parts = list(verbs.batches(prepared.bodies(prepared.payloads(items))))
+        parts = prepared.batches(items)
         found = client.run_all(verbs.submit_many(parts, prepared.said.idempotency_key))
         return verbs.all_submitted(parts, found, client.handle)
 
@@ -69,7 +69,7 @@ class Submits(ABC, Generic[P, R]):
         """Do what `map` does, awaiting the server."""
         prepared = self._prepared()
         client = prepared.sender()
-        parts = list(verbs.batches(prepared.bodies(prepared.payloads(items))))
+        parts = prepared.batches(items)
         found = await client.run_all_async(verbs.submit_many(parts, prepared.said.idempotency_key))
         return verbs.all_submitted(parts, found, client.handle)
 
@@ -95,9 +95,10 @@ class Prepared(Submits[P, R]):
         own = Options(queue=task.queue, timeout=task.timeout, max_attempts=task.max_attempts)
         return verbs.bodies_of(task.name, payloads, self.said.over(own))
 
-    def payloads(self, items: tuple[Iterable[Any], ...]) -> list[bytes]:
-        """Return the JSON of a call for each item."""
-        return [self.task.payload(*args) for args in zip(*items, strict=True)]
+    def batches(self, items: tuple[Iterable[Any], ...]) -> list[list[bytes]]:
+        """Return the JSON of a task for each item, in batches. All calls are checked first."""
+        payloads = [self.task.payload(*args) for args in zip(*items, strict=True)]
+        return list(verbs.batches(self.bodies(payloads)))
 
     def __repr__(self) -> str:
         return f"{self.task!r} with {self.said}"
