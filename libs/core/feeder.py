@@ -4,7 +4,7 @@ What is hinted, and when, is decided in core/domain/feeding.py; here it is read,
 leader's loop calls `round`; `pause` and `spacing` say when.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from core import clock as clocks
 from core import queue_manager as queue
@@ -28,7 +28,7 @@ log = telemetry.get_logger("feeder")
 
 
 class Feeder:
-    """One term's feeder. All cursors begin at the beginning, because a new leader knows nothing."""
+    """One term's feeder. All cursors begin at their floors, because a new leader knows nothing."""
 
     def __init__(self, db: Database, refs: Steering, *, epoch: int, clock: clocks.Clock = clocks.system) -> None:
         self.feeding = Feeding()
@@ -38,6 +38,7 @@ class Feeder:
         self._generation = str(epoch)
         self._wants = Wants()
         self._laid: float | None = None
+        self._stands = False
         self._looked: float | None = None
         self._pause = LEAST_PAUSE
         self._woken: set[str] = set()
@@ -50,6 +51,10 @@ class Feeder:
             if (cursor := self.feeding.cursors.get(route)) is not None:
                 cursor.look()
                 self.ledger.short(route[:1])  # nobody else hints these rows: not a second behind
+
+    def stand(self, floors: Mapping[Route, int]) -> None:
+        """Floors were moved: look from there on."""
+        self.feeding.stand(floors)
 
     def relay(self) -> None:
         """Workers or queues changed: read them at the next round."""
@@ -116,6 +121,9 @@ class Feeder:
         async with self._db.connection() as tx:
             workers = await queue.live_workers(tx)
             settings = await verbs.queue_settings(tx)
+            floors = {} if self._stands else await queue.floors(tx)
+        self.feeding.stand(floors)
+        self._stands = True
         self.feeding.lay(now, _faces(workers), frozenset(s.name for s in settings if s.paused))
         self.ledger.refuse(s.name for s in settings if s.paused or s.max_concurrent)
         self._laid = now

@@ -14,9 +14,23 @@ from sqlalchemy.orm import Mapped, mapped_column
 from core.domain.events import EventType
 from core.domain.lifecycle import TaskStatus
 from core.domain.ordering import PriorityType
+from core.leader_models import Leader, Leases, ReadyFloors
 from core.model_base import FALSE, NOW, TRUE, ZERO, Base, event_type, priority_type, task_event_seq, task_status
 
-__all__ = ["ApiKey", "Base", "EventType", "PriorityType", "TaskEvents", "TaskStatus", "Tasks", "User", "Webhook"]
+__all__ = [
+    "ApiKey",
+    "Base",
+    "EventType",
+    "Leader",
+    "Leases",
+    "PriorityType",
+    "ReadyFloors",
+    "TaskEvents",
+    "TaskStatus",
+    "Tasks",
+    "User",
+    "Webhook",
+]
 
 
 class User(Base):
@@ -276,25 +290,3 @@ class LoginTries(Base):
 
     key: Mapped[str] = mapped_column(primary_key=True)
     whole_at: Mapped[datetime] = mapped_column(index=True)
-
-
-class Leader(Base):
-    """The epoch: the one number that decides whose leader transactions count."""
-
-    __tablename__ = "leader"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    epoch: Mapped[int] = mapped_column(server_default=ZERO)
-    holder: Mapped[UUID | None]
-    since: Mapped[datetime] = mapped_column(server_default=NOW)
-
-
-class Leases(Base):
-    """Who may stand for leader, outside Kubernetes. Only a change of `renewals` counts, seen on one's own clock."""
-
-    __tablename__ = "leases"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    holder: Mapped[UUID | None]
-    renewals: Mapped[int] = mapped_column(server_default=ZERO)
-    released: Mapped[bool] = mapped_column(server_default=FALSE)

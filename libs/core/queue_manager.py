@@ -9,6 +9,12 @@ from core.verbs.cordoning import (
     note_death,
     uncordon,
 )
+from core.verbs.floors import (
+    floors,
+    look_at_sequence,
+    lower_floors,
+    raise_floors,
+)
 from core.verbs.gating import (
     FIRST_KEY,
     promote_gated,
@@ -152,10 +158,13 @@ __all__ = [
     "feed",
     "find_submitted",
     "finish",
+    "floors",
     "forget_workers",
     "guard",
     "inventory",
     "live_workers",
+    "look_at_sequence",
+    "lower_floors",
     "mark_dead",
     "move",
     "note_death",
@@ -168,6 +177,7 @@ __all__ = [
     "purge",
     "purge_queue",
     "queue_concurrency",
+    "raise_floors",
     "record_fenced",
     "recorded_taskqueues",
     "redrive",

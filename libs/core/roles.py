@@ -35,6 +35,7 @@ _LEADS: Rights = {
 }
 # To know whether the migrations have run.
 _ALL: Rights = {"alembic_version": ("select",), "task_seq": ("usage",), "task_event_seq": ("usage",)}
+_LOOKS: Rights = {"ready_floors": ("select",)}  # for QUEUED rows, from the floors on
 
 RIGHTS: Final[Mapping[str, Rights]] = {
     API: {
@@ -53,8 +54,10 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         **_ALL,
         **_LEADS,
         "task_seq": ("usage", "select"),  # how far the sequence has come
+        "task_event_seq": ("usage", "select"),
         "idempotency_keys": ("select (owner_id, key, created_at)", "delete"),
         "login_tries": ("select", "delete"),
+        "ready_floors": ("select", "insert", "update (seq)"),
         "queues": ("select",),
         "tasks": ("select", "delete", f"update ({_MOVED})"),
         "task_events": ("insert",),
@@ -63,6 +66,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     },
     WORKER: {
         **_ALL,
+        **_LOOKS,
         "queues": (f"select (name, {_SETTINGS}, {_DEFAULTS}, concurrency)",),
         "tasks": ("select", f"update ({_FINISHED})"),
         "task_events": ("select", "insert"),
@@ -77,6 +81,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
     OPERATOR: {
         **_ALL,
         **_LEADS,
+        **_LOOKS,
         "queues": (
             "select",
             "insert",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from core import queue_manager as queue
 from core import telemetry
+from core.domain.floors import Settled
 from core.domain.gates import GateKey
 from core.domain.lifecycle import ENDED, RUNNING, TaskStatus
 from core.domain.watching import Capability, DeathWatch, OverdueWatch
@@ -47,6 +48,15 @@ class Desk:
 
 
 @dataclass(slots=True)
+class Footing:
+    """What is known for raising floors: how much had happened when it was done last, and when on the leader's clock."""
+
+    settled: Settled = field(default_factory=Settled)
+    events: int = 0
+    at: float | None = None
+
+
+@dataclass(slots=True)
 class Context:
     """One term's state, handed to each tick."""
 
@@ -59,6 +69,7 @@ class Context:
     overdue: OverdueWatch = field(default_factory=OverdueWatch)
     capable: Capability = field(default_factory=Capability)
     desk: Desk = field(default_factory=Desk)
+    footing: Footing = field(default_factory=Footing)
     workers: Sequence[queue.WorkerRow] = ()
     announced: frozenset[str] = frozenset()
     idle_lists: dict[str, float] = field(default_factory=dict)

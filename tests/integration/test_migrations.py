@@ -58,6 +58,7 @@ update workers set death = '{"reason": "OOMKilled"}';
 update queues set default_max_attempts = 5, default_timeout_seconds = 1.5, concurrency = 2, taskqueue = '{"uid": "u"}';
 insert into queue_types (queue, types) values ('default', '{a:b}');
 insert into leader (name, epoch) values ('scheduler', 7);
+insert into ready_floors (queue, type, priority, seq) values ('default', 'a:b', 'HIGH', 7);
 insert into leases (name) values ('scheduler');
 insert into idempotency_keys (owner_id, key, body_hash, answer) values (1, 'k', '\\x00', '[]');
 insert into login_tries (key, whole_at) values ('k', now());

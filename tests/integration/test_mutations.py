@@ -14,6 +14,7 @@ import pytest
 
 from core import queue_manager as queue
 from core import sql
+from core.domain.floors import SequenceLook, Settled
 from core.domain.lifecycle import TaskStatus
 from core.domain.ordering import PriorityType
 from core.domain.task import Submitted
@@ -137,6 +138,27 @@ def a_cap_comes_back_while_a_gate_is_under_way(world: World) -> None:
     world.resolve(stopped, Fate.ACK)
 
 
+def a_submit_commits_after_a_floor_was_raised(world: World) -> None:
+    """It drew its place in the order before the tasks that were claimed meanwhile."""
+    task = deeds.submission(world)
+    late = deeds.submit(world, [task], Fate.HOLD)
+    deeds.claim(world, world.workers[0], submitted(world))
+    for _ in range(3):
+        world.check()
+    deeds.raise_floors(world, 0)
+    world.resolve(late, Fate.ACK)
+
+
+def a_waiting_task_becomes_urgent_above_a_floor(world: World) -> None:
+    """What was urgent before is claimed, and younger than the one that becomes urgent."""
+    waiting = submitted(world, priority=PriorityType.LOW)
+    deeds.claim(world, world.workers[0], submitted(world, priority=PriorityType.HIGH))
+    for _ in range(3):
+        world.check()
+    deeds.raise_floors(world, 0)
+    deeds.reprioritize(world, waiting, PriorityType.HIGH)
+
+
 def submitted(world: World, **more: Any) -> list[UUID]:
     task = deeds.submission(world, **more)
     deeds.submit(world, [task])
@@ -219,6 +241,18 @@ def cap_without_the_gates_lock(_world: World, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(queues, "statement", lambda asked: texts.get(asked) or sql.statement(asked))
 
 
+def floors_of_what_was_drawn(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(settled: Settled, look: SequenceLook) -> int:
+        settled.seq = look.last
+        return settled.seq
+
+    monkeypatch.setattr(Settled, "step", step)
+
+
+def urgent_without_a_new_place(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(monkeypatch, "reprioritize", ("nextval('task_seq')", "tasks.seq"))
+
+
 History = Callable[[World], None]
 # The mutation, the history in which it shows, and the invariant that it breaks.
 FOUND: list[tuple[Apply, History, str]] = [
@@ -233,6 +267,8 @@ FOUND: list[tuple[Apply, History, str]] = [
     (key_in_another_transaction, a_keyed_request_dies_before_its_commit, "I1 acknowledged and not there"),
     (gate_without_the_epoch, an_ex_leader_comes_back_with_the_gate, "I7 a deposed leader wrote"),
     (gate_without_its_lock, two_gates_meet_before_their_commits, "I7 limit"),
+    (floors_of_what_was_drawn, a_submit_commits_after_a_floor_was_raised, "QUEUED below its floor"),
+    (urgent_without_a_new_place, a_waiting_task_becomes_urgent_above_a_floor, "QUEUED below its floor"),
     (cap_without_the_gates_lock, a_cap_comes_back_while_a_gate_is_under_way, "I7 limit"),
 ]
 

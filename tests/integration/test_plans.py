@@ -104,6 +104,11 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
         {"reprioritize": ({PK}, 400)},
     ),
     "rescue": (queue.rescue, {"rescue": ({PK, "tasks_held"}, 2500)}),
+    "raise_floors": (
+        lambda tx: queue.raise_floors(tx, 900_000, seconds=60.0),
+        {"raise_floors": ({"tasks_ready", "tasks_finished", "tasks_failed"}, 20 * (2 + 7 * 3))},
+    ),
+    "lower_floors": (queue.lower_floors, {"lower_floors": ({"tasks_ready"}, 20 * 7 * 3)}),
     "promote_due": (lambda tx: queue.promote_due(tx, 1000), {"promote_due": ({PK, "tasks_due"}, 2000)}),
     "demote": (
         lambda tx: queue.demote(tx, types=TYPES, unannounced=True),

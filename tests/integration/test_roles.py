@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PASSWORD = secrets.token_hex(8)
 TABLES = (
     "alembic_version", "api_keys", "idempotency_keys", "leader", "leases", "login_tries", "queue_types", "queues",
-    "task_events", "task_logs", "tasks", "users", "webhooks", "workers",
+    "ready_floors", "task_events", "task_logs", "tasks", "users", "webhooks", "workers",
 )  # fmt: skip
 LAST_PARTITION = "select 'task_events_' || to_char((clock_timestamp() at time zone 'UTC')::date + 3, 'YYYYMMDD')"
 
@@ -254,6 +254,19 @@ async def test_the_scheduler_does_its_work(url: str) -> None:
             assert await queue.purge(tx) == 5
             await queue.forget_workers(tx, age=60.0)
             assert await queue.live_workers(tx) == []
+
+
+async def test_the_scheduler_moves_floors(url: str) -> None:
+    async with as_role(url, roles.WORKER) as db, db.begin() as tx:
+        await queue.register_worker(tx, face(uuid4()))
+    async with as_role(url, roles.SCHEDULER) as db, db.begin() as tx:
+        await queue.look_at_sequence(tx)
+        assert len(await queue.raise_floors(tx, 9, step=1)) == 3
+        assert len(await queue.raise_floors(tx, 20, step=1)) == 3
+        assert len(await queue.floors(tx)) == 3
+    await submit(url, 1)
+    async with as_role(url, roles.SCHEDULER) as db, db.begin() as tx:
+        assert len(await queue.lower_floors(tx)) == 1
 
 
 async def test_the_operator_does_its_work(url: str) -> None:

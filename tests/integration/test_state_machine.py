@@ -264,6 +264,10 @@ class Machine(RuleBasedStateMachine):
         deeds.lead(self.world, self.leader(), "gate", fate)
 
     @rule(fate=fates)
+    def raise_floors(self, fate: Fate) -> None:
+        deeds.raise_floors(self.world, self.leader(), fate)
+
+    @rule(fate=fates)
     def take_over(self, fate: Fate) -> None:
         deeds.take_over(self.world, 1 - self.leader(), fate)
 
@@ -343,5 +347,5 @@ def test_every_history_keeps_every_promise(world: World, capsys: pytest.CaptureF
     with capsys.disabled():
         print(f"state machine: {dict(sorted(Seeded.seen.items()))}")
     # A run without these proves nothing (reliability.md §4, lesson 2).
-    for event in ("fenced", "rescue", "deposed", "HOLD", "LOST", "UNDONE", "expire", "cancel_overdue"):
+    for event in ("fenced", "rescue", "deposed", "HOLD", "LOST", "UNDONE", "expire", "cancel_overdue", "raise_floors"):
         assert Seeded.seen[event] > 0, event

@@ -202,16 +202,16 @@ DUTIES: dict[str, Any] = {
     "cancel_overdue": lambda tx: queue.cancel_overdue(tx),  # noqa: PLW0108 - looked up when called: a mutation may replace it
     "regate": lambda tx: queue.regate(tx, CAPPED),
 }
-_LEAVES_NO_EVENT = {"promote_due", "gate", "demote", "regate"}
+_LEAVES_NO_EVENT = {"promote_due", "gate", "demote", "regate", "raise_floors"}
 
 
-def lead(world: World, who: int, duty: str, fate: Fate = Fate.ACK) -> Call:
+def lead(world: World, who: int, duty: str, fate: Fate = Fate.ACK, work: Any = None) -> Call:
     """One of two who believe to lead does one of the leader's duties, under the epoch that it once took."""
     epoch, known = world.epochs[who], world.look().epoch
 
     async def verb(tx: Any) -> Any:
         await queue.guard(tx, epoch)
-        return await DUTIES[duty](tx)
+        return await (work or DUTIES[duty])(tx)
 
     def passed(_answer: Any, _committed: bool = False) -> None:  # noqa: FBT001, FBT002 - as Call has it
         hold("I7 a deposed leader wrote", (duty, epoch, known), when=epoch >= known)
@@ -228,6 +228,12 @@ def lead(world: World, who: int, duty: str, fate: Fate = Fate.ACK) -> Call:
         world.seen["deposed"] += 1
 
     return world.step(Call(duty, verb, fate, told, passed, deposed))
+
+
+def raise_floors(world: World, who: int, fate: Fate = Fate.ACK) -> Call:
+    """Raise floors by what every look so far has settled."""
+    work = partial(queue.raise_floors, settled=world.settled.seq, step=1)
+    return lead(world, who, "raise_floors", fate, work)
 
 
 def take_over(world: World, who: int, fate: Fate = Fate.ACK) -> Call:

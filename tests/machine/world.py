@@ -16,6 +16,7 @@ from uuid import UUID
 
 from core import queue_manager as queue
 from core.database import Database
+from core.domain.floors import Settled
 from core.domain.gates import GateKey
 from core.domain.lifecycle import ENDED, RUNNING, TaskStatus
 from core.domain.task import Claimed, Ending, Submission, WorkerFace
@@ -31,7 +32,7 @@ OWNER = 1
 MOST_OPEN = 2
 KEYS = ("", "k1", "k2")
 GATES = [GateKey(queue=name, owner_id=OWNER, key=key) for name in (PLAIN, CAPPED) for key in KEYS]
-_TABLES = ("tasks", "task_events", "task_logs", "workers", "queues", "idempotency_keys", "leader")
+_TABLES = ["tasks", "task_events", "task_logs", "workers", "queues", "idempotency_keys", "leader", "ready_floors"]
 _PICTURE = """
 select (select coalesce(json_agg(t), '[]') from (select *, status::text as status from tasks) as t)::text as tasks,
        (select coalesce(json_agg(e order by created_at, id), '[]')
@@ -39,6 +40,7 @@ select (select coalesce(json_agg(t), '[]') from (select *, status::text as statu
               from task_events) as e)::text as events,
        (select coalesce(json_agg(w), '[]') from (select id, state, beat_seq from workers) as w)::text as workers,
        (select coalesce(json_agg(q), '[]') from queues as q)::text as queues,
+       (select coalesce(json_agg(f), '[]') from ready_floors as f)::text as floors,
        (select epoch from leader) as epoch
 """
 
@@ -62,6 +64,7 @@ class Picture:
     dead: set[str]
     beats: dict[UUID, int]
     queues: dict[str, dict[str, Any]]
+    floors: dict[tuple[str, str, str], int]
     epoch: int
 
 
@@ -108,6 +111,7 @@ class World:
         self.allowed: dict[tuple[str, str], int] = {}
         self.seen: Counter[str] = Counter()
         self.before: Picture | None = None
+        self.settled = Settled()
         self.run(self._furnish())
         self.workers = [self.join() for _ in range(3)]
         self.step(Call("take_epoch", lambda tx: queue.take_epoch(tx, UUID(int=0)), Fate.ACK, told=self._leads(0)))
@@ -175,6 +179,7 @@ class World:
             dead={worker["id"] for worker in workers if worker["state"] == "dead"},
             beats={UUID(worker["id"]): worker["beat_seq"] for worker in workers},
             queues={item["name"]: item for item in json.loads(row["queues"])},
+            floors={(f["queue"], f["type"], f["priority"]): f["seq"] for f in json.loads(row["floors"])},
             epoch=row["epoch"] or 0,
         )
 
@@ -188,12 +193,15 @@ class World:
         for task, row in picture.tasks.items():
             hold("I4 every task has a trail", task, when=task in stories)
             judge(row, stories[task])
+            floor = picture.floors.get((row["queue"], row["type"], row["priority"]), 0)
+            hold("QUEUED below its floor", row, when=row["status"] != TaskStatus.QUEUED or row["seq"] > floor)
         self._check_acknowledged(picture, stories)
         self._check_deaths(picture, stories)
         self._check_limits(picture)
         if self.before is not None:
             _check_past(self.before, picture)
         self.before = picture
+        self.settled.step(self.run(queue.look_at_sequence(self.observer)))
         return picture
 
     def _check_acknowledged(self, picture: Picture, stories: dict[UUID, Story]) -> None:

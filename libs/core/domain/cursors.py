@@ -15,21 +15,22 @@ BEHIND_SECONDS = 5.0
 AGAIN_SECONDS = 10.0  # where lanes are hungry, a row that was hinted so long ago and is QUEUED still is hinted again
 STALE_SECONDS = 60.0  # where nobody is hungry, it may wait in a list for long; but it may be lost, too
 FORGET_SECONDS = 60.0  # of what lies beyond a cursor that went back, nobody knows whether it was claimed
-PASS_SLICES = 12  # each time, one cursor in so many starts from the beginning: everything is passed over in a minute
+PASS_SLICES = 12  # each time, one cursor in so many starts over: everything is passed over in a minute
 
 
 class Cursor:
     """One (queue, type, priority). `hot` says that more rows are believed to lie beyond `seq`."""
 
-    __slots__ = ("_doubted", "_place", "_still", "_swept", "due", "hinted", "hot", "last", "seq", "turn")
+    __slots__ = ("_doubted", "_floor", "_place", "_still", "_swept", "due", "hinted", "hot", "last", "seq", "turn")
 
-    def __init__(self, now: float, turn: int = 0) -> None:
+    def __init__(self, now: float, turn: int = 0, floor: int = 0) -> None:
         self.turn = turn
+        self._floor = floor
         self.reset(now)
 
     def reset(self, now: float) -> None:
         """Forget everything: Redis was emptied, the queue resumed, the type is new."""
-        self.seq = 0
+        self.seq = self._floor
         self.last = 0  # the furthest that `seq` has ever been
         self.hot = True
         self.hinted: dict[int, float] = {}  # seq -> when; a row that is QUEUED anew has a new seq
@@ -61,6 +62,11 @@ class Cursor:
         self.due = 0.0
         self._doubted = now
 
+    def stand(self, floor: int) -> None:
+        """Begin there from now on (floors.py)."""
+        self._floor = floor
+        self.seq = max(self.seq, floor)
+
     def stale(self, now: float, *, hungry: bool) -> float:
         """Return since when a row must have been hinted for its reference to be good still.
 
@@ -72,10 +78,10 @@ class Cursor:
 
     def behind(self, now: float) -> int | None:
         """Return from where to look behind, or None when it is not time."""
-        if now < self.due or self.seq == 0:
+        if now < self.due or self.seq <= self._floor:
             return None
         if self._swept is None:
-            self._swept, self._place, self._still = now, 0, set()
+            self._swept, self._place, self._still = now, self._floor, set()
         return self._place
 
     def found(self, now: float, seqs: Sequence[int], *, limit: int, hungry: bool) -> bool:
@@ -117,5 +123,5 @@ class Cursor:
         self.due = now + BEHIND_SECONDS
         self.turn += 1
         if self.turn % PASS_SLICES == 0:
-            self.seq = 0  # what was hinted is passed over
+            self.seq = self._floor  # what was hinted is passed over
             self.hot = True

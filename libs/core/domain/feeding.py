@@ -62,6 +62,7 @@ class Feeding:
         self.lists: list[str] = []
         self.wants: Mapping[LaneOf, int] = {}
         self.waiting: Mapping[str, int] = {}
+        self._floors: dict[Route, int] = {}
         self._turns = 0
 
     def lay(self, now: float, lanes: Iterable[LaneFace], paused: frozenset[str]) -> None:
@@ -84,7 +85,8 @@ class Feeding:
                 cursor = self.cursors.get((*key, priority))
                 if cursor is None:
                     self._turns += 1  # so that the cursors do not all start over at the same time
-                    self.cursors[*key, priority] = Cursor(now, self._turns)
+                    floor = self._floors.get((*key, priority), 0)
+                    self.cursors[*key, priority] = Cursor(now, self._turns, floor)
                 elif gone:  # its references lie in a list that nobody reads any more
                     cursor.reset(now)
         self.options = options
@@ -99,6 +101,13 @@ class Feeding:
             for priority in URGENCY:
                 if (cursor := self.cursors.get((*route, priority))) is not None:
                     cursor.doubt(now)
+
+    def stand(self, floors: Mapping[Route, int]) -> None:
+        """Take from where on there can be rows."""
+        self._floors.update(floors)
+        for route, floor in floors.items():
+            if (cursor := self.cursors.get(route)) is not None:
+                cursor.stand(floor)
 
     def reset(self, now: float) -> None:
         """Start over: Redis was emptied."""

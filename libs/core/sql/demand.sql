@@ -59,9 +59,12 @@ oldest as materialized (
         from known
         cross join lateral unnest(known.types) as kinds (name)
         cross join unnest(enum_range(null::priority_type)) as priorities (name)
+        left join ready_floors as floors
+            on floors.queue = known.name and floors.type = kinds.name and floors.priority = priorities.name
         cross join lateral (
             select updated_at from tasks
             where status = 'QUEUED' and queue = known.name and type = kinds.name and priority = priorities.name
+              and seq > coalesce(floors.seq, 0)
             order by seq limit 1
         ) as head
     ) as found
@@ -82,8 +85,15 @@ counted as (
     ) as waiting
     cross join lateral (
         select count(*) as queued from (
-            (select from unnest(known.types) as kinds (name) cross join lateral (
-                select from tasks where status = 'QUEUED' and queue = known.name and type = kinds.name limit $2
+            (select from unnest(known.types) as kinds (name)
+             cross join unnest(enum_range(null::priority_type)) as priorities (name)
+             left join ready_floors as floors
+                 on floors.queue = known.name and floors.type = kinds.name and floors.priority = priorities.name
+             cross join lateral (
+                select from tasks
+                where status = 'QUEUED' and queue = known.name and type = kinds.name and priority = priorities.name
+                  and seq > coalesce(floors.seq, 0)
+                limit $2
              ) as one)
             union all
             (select from tasks where known.types is null and status = 'QUEUED' and queue = known.name limit $2)
