@@ -84,10 +84,11 @@ class Course:
         """
         env = {} if redis else {"TASKFLOW_REDIS": "off"}
         name = f"{HELD:,} claims under an open snapshot{', the leader killed' if killed else ''}"
-        name += "" if redis else ", Redis off"
+        off = "" if redis else ", Redis off"
+        name += off
         plain = await self._plain(**env)
         if not killed:
-            await self._wait_beside(f"beside nothing{'' if redis else ', Redis off'}", **env)
+            await self._waits(f"beside nothing{off}", **env)
         await filling.empty(self._database)
         await filling.backlog(self._database, KIND, HELD, self._ground.owner)
         await filling.settle(self._database)
@@ -100,16 +101,19 @@ class Course:
             async with self._database.connection() as tx:
                 parts = await tx.fetch(_PACE, began)
             if not killed:
-                await self._wait_beside(f"after {name}", **env)
-                self._kill_leader()
-                await self._wait_beside(f"after {name}, from the death of the leader on", **env)
+                await self._waits(f"after {name}", **env)
         shares = [row["done"] for row in parts[1:9]]  # without the start and the end
         say(f"  by tenths of the time: {shares}")
         self._keep(name, plain, made)
         self.rows.append(f"| the same, its last tenth against its first | | | {shares[-1] / shares[0]:.2f} | 0.9 |")
 
-    async def _wait_beside(self, what: str, **env: str) -> None:
-        """How long a task waits that finds idle workers."""
+    async def _waits(self, what: str, **env: str) -> None:
+        """How long a task waits that finds idle workers, and the same from the death of the leader on."""
+        await self._wait(what, **env)
+        self._kill_leader()
+        await self._wait(f"{what}, from the death of the leader on", **env)
+
+    async def _wait(self, what: str, **env: str) -> None:
         hands = [self._ground.fleet.worker("bench.tasks", **env) for _ in range(worker_count())]
         self._ground.fleet.ready(*hands)
         async with Client(url=self._ground.url, api_key=self._ground.key) as client:

@@ -45,13 +45,14 @@ def middle(found: list[dict[str, float]], what: str = "value") -> str:
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """The page's table."""
-    head = "| item | tasks | TaskFlow | peer | | ratio (95 % interval) | target | met |"
-    made = [machine(), "", head, "|---" * 8 + "|"]
+    head = "| item | tasks | pairs | TaskFlow | peer | | ratio (95 % interval) | target | met |"
+    made = [machine(), "", head, "|---" * 9 + "|"]
     for row in rows:
         met = "–" if not row["target"] else "yes" if row["low"] >= row["target"] else "no"
         ratio = f"{row['ratio']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
         made.append(
-            f"| {row['name']} | {row['tasks']:,} | {middle(row['ours'])} | {row['peer']} | {middle(row['theirs'])} |"
+            f"| {row['name']} | {row['tasks']:,} | {len(row['ours'])} | {middle(row['ours'])} |"
+            f" {row['peer']} | {middle(row['theirs'])} |"
             f" {ratio} | {row['target'] or '–'} | {met} |"
         )
     return made
