@@ -53,8 +53,9 @@ class Feeder:
                 self.ledger.short(route[:1])  # nobody else hints these rows: not a second behind
 
     def stand(self, floors: Mapping[Route, int]) -> None:
-        """Floors were moved: look from there on."""
+        """Look from these floors on; what has none, from the beginning."""
         self.feeding.stand(floors)
+        self._stands = True
 
     def relay(self) -> None:
         """Workers or queues changed: read them at the next round."""
@@ -121,9 +122,8 @@ class Feeder:
         async with self._db.connection() as tx:
             workers = await queue.live_workers(tx)
             settings = await verbs.queue_settings(tx)
-            floors = {} if self._stands else await queue.floors(tx)
-        self.feeding.stand(floors)
-        self._stands = True
+            if not self._stands:
+                self.stand(await queue.floors(tx))
         self.feeding.lay(now, _faces(workers), frozenset(s.name for s in settings if s.paused))
         self.ledger.refuse(s.name for s in settings if s.paused or s.max_concurrent)
         self._laid = now

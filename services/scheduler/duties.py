@@ -44,7 +44,7 @@ def duties(lease: float) -> list[Loop]:
     """Return what a leader does; watching must be much faster than a lease is long."""
     return [
         Loop(name="watch", tick=watch.tick, every=min(1.0, lease / 8)),
-        Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT),
+        Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT, share=_SHARE),
         Loop(name="strays", tick=rescue.strays, every=60.0, full=rescue.LIMIT, share=_SMALL_SHARE),
         Loop(name="due", tick=due.tick, every=0.5, full=due.LIMIT),
         Loop(name="gates", tick=gates.tick, every=1.0),

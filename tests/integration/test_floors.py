@@ -122,6 +122,23 @@ async def test_it_does_not_rise_above_who_drew_a_place_and_has_not_committed(sce
     assert (await scene.floors())[ROUTE] == late - 1
 
 
+async def test_it_does_not_rise_above_a_sequence_that_was_set_back(scene: Scene) -> None:
+    await scene.claimed(3)
+    settled = await scene.settled()
+    assert set((await scene.raised(settled + 1000)).values()) == {settled}
+
+
+async def test_the_feeder_forgets_a_floor_that_the_table_does_not_have(scene: Scene) -> None:
+    feeder = scene.ctx.feeder
+    feeder.stand({ROUTE: 1000})
+    await feeder.round()
+    cursor = feeder.feeding.cursors[ROUTE]
+    assert cursor.seq == 1000
+    await floors.check(scene.ctx)
+    cursor.look()
+    assert cursor.behind(scene.ctx.clock.monotonic()) == 0
+
+
 async def test_small_steps_and_idle_queues_are_left_alone(scene: Scene) -> None:
     await scene.claimed(3)
     settled = await scene.settled()

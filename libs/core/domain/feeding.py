@@ -62,7 +62,7 @@ class Feeding:
         self.lists: list[str] = []
         self.wants: Mapping[LaneOf, int] = {}
         self.waiting: Mapping[str, int] = {}
-        self._floors: dict[Route, int] = {}
+        self._floors: Mapping[Route, int] = {}
         self._turns = 0
 
     def lay(self, now: float, lanes: Iterable[LaneFace], paused: frozenset[str]) -> None:
@@ -103,11 +103,10 @@ class Feeding:
                     cursor.doubt(now)
 
     def stand(self, floors: Mapping[Route, int]) -> None:
-        """Take from where on there can be rows."""
-        self._floors.update(floors)
-        for route, floor in floors.items():
-            if (cursor := self.cursors.get(route)) is not None:
-                cursor.stand(floor)
+        """Take all floors there are: from where on there can be rows."""
+        self._floors = floors
+        for route, cursor in self.cursors.items():
+            cursor.stand(floors.get(route, 0))
 
     def reset(self, now: float) -> None:
         """Start over: Redis was emptied."""

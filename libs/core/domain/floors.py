@@ -35,13 +35,18 @@ class Settled:
         self.events = 0  # how much had happened when that was drawn
         self._first: SequenceLook | None = None
         self._until = 0
+        self._latest = SequenceLook(0, 0, 0)
 
     def step(self, look: SequenceLook) -> int:
         """Take a look, and return how far the sequence is settled.
 
         Three looks settle what the first one saw. A `seq` may be drawn a moment before its transaction has a number,
-        so the transactions to wait for are those of the second.
+        so the transactions to wait for are those of the second. Where numbers have gone back, PostgreSQL was set back to
+        an earlier time, and nothing that was seen counts.
         """
+        if look.last < self._latest.last or look.next < self._latest.next:
+            self.seq, self.events, self._first, self._until = 0, 0, None, 0
+        self._latest = look
         if self._first is None:
             self._first = look
         elif not self._until:

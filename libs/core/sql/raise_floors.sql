@@ -2,8 +2,12 @@
 -- $1 how far the sequence is settled: before this statement began  $2 least step
 -- $3 seconds: only of queues in which something ended since then; null is all
 -- Each look begins at the old floor, so it visits what was claimed since the last time, however old somebody's snapshot
--- is. A floor that was true once stays true, so it does not matter whose word is the last.
-with served as (
+-- is. A floor that was true once stays true, so it does not matter whose word is the last. None is above the sequence:
+-- PostgreSQL may have been set back to an earlier time since $1 was known.
+with settled as materialized (
+    select least($1::bigint, last_value) as seq from task_seq
+),
+served as (
     select distinct served.queue, kinds.name as type
     from workers
     cross join lateral unnest(workers.queues) as served (queue)
@@ -22,8 +26,9 @@ busy as materialized (
 ),
 looked as (
     select served.queue, served.type, priorities.name as priority, coalesce(floors.seq, 0) as old,
-           least(coalesce(first.seq - 1, $1), $1) as seq
+           least(coalesce(first.seq - 1, settled.seq), settled.seq) as seq
     from served
+    cross join settled
     join busy on busy.queue = served.queue
     cross join unnest(enum_range(null::priority_type)) as priorities (name)
     left join ready_floors as floors

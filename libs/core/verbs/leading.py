@@ -1,4 +1,4 @@
-"""What the leader does. Every transaction of a leader begins with `guard`."""
+"""What the leader does. Every transaction of a leader that moves a task begins with `guard`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

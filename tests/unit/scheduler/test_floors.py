@@ -81,6 +81,14 @@ def test_whoever_was_under_way_at_the_second_look_is_waited_for() -> None:
     assert [settled.step(look) for look in looks] == [0, 0, 0, 7]
 
 
+def test_a_sequence_that_was_set_back_is_settled_anew() -> None:
+    settled = Settled()
+    for last in (7, 8, 9):
+        settled.step(SequenceLook(last, 5, 5, events=last))
+    assert (settled.seq, settled.events) == (7, 7)
+    assert [settled.step(SequenceLook(3, 5, 5)) for _ in range(3)] == [0, 0, 3]
+
+
 def test_a_cursor_begins_at_its_floor_and_looks_behind_no_further() -> None:
     cursor = Cursor(100.0, floor=50)
     assert cursor.seq == 50
@@ -119,4 +127,7 @@ def test_floors_count_for_routes_there_are_and_for_those_that_come() -> None:
     assert feeding.cursors[ROUTE].seq == 50
     feeding.stand({ROUTE: 60, ("other", "t", PriorityType.LOW): 9})
     assert feeding.cursors[ROUTE].seq == 60
+    feeding.cursors[ROUTE].sent(100.0, [70], 70)
+    feeding.stand({})
+    assert feeding.cursors[ROUTE].behind(200.0) == 0
     assert feeding.cursors["q", "t", PriorityType.HIGH].seq == 0
