@@ -41,8 +41,8 @@ class Settled:
         """Take a look, and return how far the sequence is settled.
 
         Three looks settle what the first one saw. A `seq` may be drawn a moment before its transaction has a number,
-        so the transactions to wait for are those of the second. Where numbers have gone back, PostgreSQL was set back to
-        an earlier time, and nothing that was seen counts.
+        so the transactions to wait for are those of the second. Where numbers have gone back, PostgreSQL was set back
+        to an earlier time, and nothing that was seen counts.
         """
         if look.last < self._latest.last or look.next < self._latest.next:
             self.seq, self.events, self._first, self._until = 0, 0, None, 0

@@ -1,7 +1,7 @@
 """Raise the floors from which QUEUED rows are looked for, and look now and then whether they are true.
 
-The only writes of a leader without its epoch: a floor that is true is so whoever says it, one that is lower does no harm,
-and these looks may take long under an old snapshot, while the next leader would have to wait for them.
+The only writes of a leader without its epoch: a floor that is true is so whoever says it, one that is lower does no
+harm, and these looks may take long under an old snapshot, while the next leader would have to wait for them.
 """
 
 from __future__ import annotations
