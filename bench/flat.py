@@ -83,9 +83,8 @@ class Course:
         With `killed`, the leader is killed when half is done.
         """
         env = {} if redis else {"TASKFLOW_REDIS": "off"}
-        name = f"{HELD:,} claims under an open snapshot{', the leader killed' if killed else ''}"
         off = "" if redis else ", Redis off"
-        name += off
+        name = f"{HELD:,} claims under an open snapshot{', the leader killed' if killed else ''}{off}"
         plain = await self._plain(**env)
         if not killed:
             await self._waits(f"beside nothing{off}", **env)

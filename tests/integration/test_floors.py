@@ -57,9 +57,9 @@ class Scene:
     async def seqs(self) -> list[int]:
         return [row["seq"] for row in await self.hand.run("select seq from tasks where status = 'QUEUED' order by seq")]
 
-    async def claimed(self, count: int, **more: Any) -> None:
+    async def claimed(self, count: int) -> None:
         worker = await self.hand.worker()
-        await self.hand.claim(await self.hand.submit(count, **more), worker)
+        await self.hand.claim(await self.hand.submit(count), worker)
 
     async def ended(self, count: int) -> None:
         """Tasks that came and went, all at once."""
