@@ -9,6 +9,7 @@ import gc
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 import time
@@ -372,7 +373,13 @@ def living() -> int:
 @task
 def facts() -> dict[str, Any]:
     """Say what this process can see of its surroundings."""
-    return {"environment": sorted(os.environ), "session": os.getsid(0) == os.getpid(), "json": json.dumps(sys.path)}
+    return {
+        "environment": sorted(os.environ),
+        "session": os.getsid(0) == os.getpid(),
+        "parent": os.getppid(),
+        "random": random.random(),
+        "json": json.dumps(sys.path),
+    }
 
 
 def _mark(path: str | None, word: str) -> None:

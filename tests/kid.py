@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import socket
-import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from time import monotonic
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from services.worker.forks import ForkServer, adopt_orphans
 from taskflow_queue import protocol as wire
 
 if TYPE_CHECKING:
@@ -21,30 +24,51 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 
-class Kid:
-    """`python -m taskflow_queue.runner` at the other end of a socket pair."""
+def fork_server(**variables: str) -> ForkServer:
+    """One whose children are this process's own, and see these variables."""
+    adopt_orphans()
+    return ForkServer(sys.executable, {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables})
 
-    def __init__(self, *modules: str, slots: int = 100, **variables: str) -> None:
+
+class Kid:
+    """A child at the other end of a socket pair, of a fork server of its own unless one is given."""
+
+    def __init__(
+        self, *modules: str, slots: int = 100, wall: int = 0, server: ForkServer | None = None, **variables: str
+    ) -> None:
+        """`wall`: the MB at which its allocations fail."""
+        self._server = server or fork_server(**variables)
+        self._sole = server is None
         self.end, theirs = socket.socketpair()
-        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), wire.FD_VARIABLE: str(theirs.fileno())}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "taskflow_queue.runner"],
-            pass_fds=[theirs.fileno()],
-            env={**environment, wire.PARENT_VARIABLE: str(os.getpid()), **variables},
-            start_new_session=True,
-        )
-        theirs.close()
+        with theirs, tempfile.TemporaryFile() as mark:
+            mark.truncate(wire.MARK.size)
+            self._server.fork(theirs.fileno(), mark.fileno(), wall)
         self._decoder = wire.SupervisorDecoder()
         self.seen: list[wire.ToSupervisor] = []
         self.send(wire.Hello(wire.VERSION, list(modules or ("tests.handlers",)), slots))
+        self.pid: int = self.until(lambda message: isinstance(message, wire.Born)).pid
+        self._status: int | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
+        if self._sole:
+            self._server.close()
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
         self.end.close()
+
+    def wait(self, within: float = 5.0) -> int:
+        """Wait for its end; negative is a signal."""
+        process = os.pidfd_open(self.pid)
+        try:
+            assert select.select([process], [], [], within)[0], "it has not ended"
+        finally:
+            os.close(process)
+        self._status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._status
 
     def send(self, *messages: wire.ToChild) -> None:
         self.end.sendall(wire.encode(list(messages)))

@@ -90,6 +90,15 @@ class WorkerProcess:
         listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(pid) for pid in listed.split()]
 
+    def called(self, name: str) -> list[int]:
+        """Those of its children that have this name: taskflow-child, or taskflow-forks for the one they come from."""
+        found = []
+        for pid in self.children():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
+                if Path(f"/proc/{pid}/comm").read_text().rstrip("\n") == name:
+                    found.append(pid)
+        return found
+
 
 class House:
     """What a test asks PostgreSQL, and what the leader would do meanwhile."""

@@ -6,27 +6,24 @@ Owns the process and its frames. Who is put into it is children.py's; what its d
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import math
-import os
-import signal
 import socket
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from core import clock, config
+from core import clock
 from core.domain.ordering import Lane
+from services.worker.forked import UNKNOWN, Forked
 from services.worker.mark import Mark
 from taskflow_queue import protocol as wire
 
 if TYPE_CHECKING:
     from services.worker.allowance import Allowance
+    from services.worker.forks import ForkServer
     from services.worker.holding import Job, Key
     from services.worker.warden import Warden
 
-_INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TMPDIR")
 _LAST_WORDS: Final = 0.5  # seconds for what a dead child still has in its socket, when a process of its holds it open
 
 
@@ -34,7 +31,7 @@ _LAST_WORDS: Final = 0.5  # seconds for what a dead child still has in its socke
 class ChildSettings:
     """How children are made."""
 
-    python: str
+    forks: ForkServer
     modules: tuple[str, ...]
     slots: int
     memory: Allowance
@@ -57,13 +54,6 @@ class Watcher(Protocol):
         ...
 
 
-def environment() -> dict[str, str]:
-    """Return what a child may see: no secret, unless TASKFLOW_WORKER_PASS_ENV names it."""
-    mine = os.environ  # noqa: TID251 - this hands the environment on; it reads no setting
-    names = {*_INHERITED, *config.settings.worker_pass_env}
-    return {name: mine[name] for name in names if name in mine}
-
-
 class Child(asyncio.Protocol):
     """A process and the socket to it. `open` is whether it may be given more; `jobs` is what was sent and not ended."""
 
@@ -82,8 +72,7 @@ class Child(asyncio.Protocol):
         self.baseline = 0  # bytes that it used when its modules were imported
         self._decoder = wire.SupervisorDecoder()
         self._transport: asyncio.WriteTransport | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._exit = -1
+        self._process: Forked | None = None
         self._heard_all = False
         self._pings = 0
         self._pongs = 0
@@ -94,40 +83,30 @@ class Child(asyncio.Protocol):
     # ── life ──
 
     def start(self) -> socket.socket:
-        """Start the process. It imports while the caller does something else; `attach` opens the ear for it."""
+        """Have it forked. It imports while the caller does something else; `attach` opens the ear for it."""
         ours, theirs = socket.socketpair()
-        mark = self._mark.open()
-        variables = environment() | {
-            wire.FD_VARIABLE: str(theirs.fileno()),
-            wire.MARK_VARIABLE: str(mark),
-            wire.PARENT_VARIABLE: str(os.getpid()),
-            wire.MEMORY_VARIABLE: str(self._settings.memory.most),
-            wire.WALL_VARIABLE: str(self._settings.memory.wall),
-        }
         with theirs:
-            self._process = subprocess.Popen(
-                [self._settings.python, "-u", "-m", "taskflow_queue.runner"],
-                env=variables,
-                pass_fds=[theirs.fileno(), mark],
-                start_new_session=True,
-                stdin=subprocess.DEVNULL,
-            )
-        self._settings.warden.watch(self.pid)
+            self._settings.forks.fork(theirs.fileno(), self._mark.open(), self._settings.memory.wall)
         ours.sendall(wire.encode([wire.Hello(wire.VERSION, list(self._settings.modules), self._settings.slots)]))
         ours.settimeout(0)
         return ours
 
     async def attach(self, ours: socket.socket, watcher: Watcher) -> None:
-        """Listen to the socket, and to the end of the process."""
+        """Listen to the socket; the first that comes is the number of the process."""
         self._watcher = watcher
-        loop = asyncio.get_running_loop()
-        self._exit = os.pidfd_open(self.pid)
-        loop.add_reader(self._exit, self._exited)
-        await loop.connect_accepted_socket(lambda: self, ours)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: self, ours)
+
+    def _born(self, pid: int) -> None:
+        """Know the process from now on."""
+        if self._process is None:
+            self._settings.warden.watch(pid)
+            self._process = Forked(pid, self._exited)
+            if self.killed_for:
+                self._process.kill()
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """The process id; 0 while it has none."""
         return self._process.pid if self._process else 0
 
     @property
@@ -149,29 +128,22 @@ class Child(asyncio.Protocol):
         """End it now, with every process it has started in its session."""
         self.open = False
         self.killed_for = self.killed_for or why
-        if self.alive:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+        if self.alive and self._process is not None:
+            self._process.kill()
 
     def nudge(self) -> None:
         """Send SIGTERM: its sync task is interrupted if it was asked to stop before, nothing else is."""
         if self.alive and self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
+            self._process.nudge()
 
-    def _exited(self) -> None:
-        """Reap it. Its process group goes first, while its number cannot belong to anybody else."""
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(self._exit)
-        os.close(self._exit)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self.open = False
+    def _exited(self, status: int) -> None:
         self._settings.warden.forget(self.pid)
-        self.status = self._process.wait() if self._process else 0
+        self.open = False
+        self.status = status
         if self._heard_all:
             self._watcher.died(self)
         elif self._transport is not None:
-            loop.call_later(_LAST_WORDS, self._transport.abort)
+            asyncio.get_running_loop().call_later(_LAST_WORDS, self._transport.abort)
 
     # ── the socket ──
 
@@ -189,21 +161,21 @@ class Child(asyncio.Protocol):
         for message in messages:
             if isinstance(message, wire.Pong):
                 self._pongs = max(self._pongs, message.n)
+            elif isinstance(message, wire.Born):
+                self._born(message.pid)
         self._watcher.heard(self, messages)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """All is heard; a process that closed its socket and lives on is of no use."""
         self._heard_all = True
-        if self.status is None:
-            # Exiting by itself just now, or not: the kill changes nothing for the first.
-            asyncio.get_running_loop().call_later(_LAST_WORDS, self._end_silent)
-        else:
+        if self._process is None:  # there never was one
+            self.open = False
+            self.status = UNKNOWN
+        if self.status is not None:
             self._watcher.died(self)
-
-    def _end_silent(self) -> None:
-        if self.status is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
+        elif self._process is not None:
+            # Exiting by itself just now, or not: the kill changes nothing for the first.
+            asyncio.get_running_loop().call_later(_LAST_WORDS, self._process.kill)
 
     def send(self, messages: list[wire.ToChild]) -> None:
         """Say it; to a dead one it is said in vain."""

@@ -1,6 +1,7 @@
 """The worker's entry point: `python -I -u -m services.worker.main`. Wiring only.
 
-The children are started before anything heavy is imported here: they import the user's modules meanwhile.
+The fork server is started before anything heavy is imported here, and asked for the children as soon as can be: they
+import meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 from core.config import require, settings
 from core.errors import SettingError, TaskFlowError
 from services.worker.allowance import Budget, container_bytes
-from services.worker.child import Child, ChildSettings
+from services.worker.forks import ForkServer, adopt_orphans, environment
 from services.worker.warden import Warden
 
 _NEEDED: Final = (
@@ -47,9 +48,13 @@ def _check() -> None:
 
 
 def _work() -> None:
+    forks = ForkServer(settings.worker_python, environment())
+    adopt_orphans()
+    from services.worker.child import Child, ChildSettings  # noqa: PLC0415 - it imports beside this from here on
+
     budget = Budget(said=settings.worker_memory_mb, container=container_bytes())
     made = ChildSettings(
-        python=settings.worker_python,
+        forks=forks,
         modules=settings.worker_modules,
         slots=settings.worker_slots,
         memory=budget.share(settings.worker_children),
@@ -57,7 +62,7 @@ def _work() -> None:
     )
     first = [Child(made) for _ in range(settings.worker_children)]
     started = [(child, child.start()) for child in first]
-    from services.worker.wiring import work  # noqa: PLC0415 - heavy, so after the children have begun
+    from services.worker.wiring import work  # noqa: PLC0415 - heavy, so after the children were asked for
 
     work(made, budget, started)
 

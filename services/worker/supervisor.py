@@ -86,7 +86,7 @@ class Supervisor:
                 case wire.Broken():
                     child.broken = message.message
                     self.on_broken(message.message)
-                case wire.Pong():
+                case wire.Pong() | wire.Born():
                     pass
         if ended:
             self._pace(child, ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -133,14 +134,14 @@ def test_a_sync_task_is_asked_first_and_interrupted_by_sigterm(shared: Kid) -> N
     begun(shared, deaf)
     shared.send(wire.Cancel(*deaf), wire.Ping(1))
     shared.until(lambda message: message == wire.Pong(1))
-    shared.process.send_signal(signal.SIGTERM)
+    os.kill(shared.pid, signal.SIGTERM)
     assert shared.done(deaf, within=5).kind == "cancelled"
 
 
 def test_sigterm_spares_a_task_that_nobody_cancelled(shared: Kid) -> None:
     key = shared.run("steps", count=10, pause=0.05)
     begun(shared, key)
-    shared.process.send_signal(signal.SIGTERM)
+    os.kill(shared.pid, signal.SIGTERM)
     assert value(shared.done(key)) == "done"
 
 
@@ -223,7 +224,7 @@ def test_a_child_ends_with_the_socket() -> None:
         kid.ready()
         kid.run("ignore_cancel")
         kid.end.close()
-        kid.process.wait(timeout=5)
+        kid.wait()
 
 
 def test_a_child_ends_with_its_supervisor(tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_a_child_ends_with_its_supervisor(tmp_path: Path) -> None:
         "import os, sys, time; sys.path.insert(0, {root!r})\n"
         "from tests.kid import Kid\n"
         "kid = Kid(); kid.ready(); kid.run('hold_gil', seconds=60)\n"
-        "open({mark!r}, 'w').write(str(kid.process.pid))\n"
+        "open({mark!r}, 'w').write(str(kid.pid))\n"
         "time.sleep(60)\n"
     )
     mark = tmp_path / "pid"
@@ -250,7 +251,7 @@ def test_a_child_stops_when_it_is_idle_and_told_to(shared: Kid) -> None:
         key = kid.run("sleep", seconds=0.2)
         kid.send(wire.Stop())
         assert value(kid.done(key)) == 0.2
-        assert kid.process.wait(timeout=5) == 0
+        assert kid.wait() == 0
 
 
 def begun(kid: Kid, key: tuple[bytes, int]) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from taskflow_queue import protocol as wire
 from tests.kid import Kid
 from tests.signals import until
 from tests.working import House, WorkerProcess, house
@@ -55,14 +54,14 @@ async def test_without_a_limit_a_memory_error_is_an_error_as_any(home: House, da
 
 
 def test_a_child_says_that_it_ran_into_its_wall_and_goes_first() -> None:
-    with Kid(**{wire.MEMORY_VARIABLE: "100", wire.WALL_VARIABLE: "300"}) as kid:
+    with Kid(wall=300) as kid:
         kid.ready()
         done = kid.done(kid.run("leap", megabytes=200))
         assert done.kind == "returned"
         done = kid.done(kid.run("leap", megabytes=400))
         assert (done.kind, done.error_type) == ("out_of_memory", "MemoryError")
         own = int(Path("/proc/self/oom_score_adj").read_text())
-        assert int(Path(f"/proc/{kid.process.pid}/oom_score_adj").read_text()) == min(own + 100, 1000)
+        assert int(Path(f"/proc/{kid.pid}/oom_score_adj").read_text()) == min(own + 100, 1000)
 
 
 @pytest.fixture

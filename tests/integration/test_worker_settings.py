@@ -64,16 +64,7 @@ async def test_the_number_of_children_follows_the_queue_without_a_restart(
 
 
 def _runners(worker: WorkerProcess) -> list[int]:
-    return [pid for pid in worker.children() if b"taskflow_queue.runner" in _command(pid)]
-
-
-def _command(pid: int) -> bytes:
-    from pathlib import Path
-
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):  # it has ended since it was listed
-        return b""
+    return worker.called("taskflow-child")
 
 
 async def test_a_worker_of_several_queues_keeps_its_own_number(home: House, database_url: str) -> None:

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERSION: Final = 1
-FD_VARIABLE: Final = "TASKFLOW_FD"  # where a child finds its end of the socket pair
+FD_VARIABLE: Final = "TASKFLOW_FD"  # where the fork server finds the socket on which it is asked for children
 PARENT_VARIABLE: Final = "TASKFLOW_PARENT"  # the supervisor's process id: a child with another parent is an orphan
-MEMORY_VARIABLE: Final = "TASKFLOW_MEMORY_MB"  # what a child may use, 0 for no limit
-MARK_VARIABLE: Final = "TASKFLOW_MARK_FD"  # where a child notes what it has begun: see MARK
-WALL_VARIABLE: Final = "TASKFLOW_MEMORY_WALL_MB"  # where its own allocations shall fail; unset, at a multiple of that
 MOST_FRAME: Final = 16 * 1024 * 1024  # bytes; a batch above that is sent as several frames
 MOST_RESULT: Final = 1024 * 1024  # bytes of JSON
 MOST_LOGS: Final = 64 * 1024  # characters an attempt
@@ -28,6 +25,9 @@ MOST_MESSAGE: Final = 4_000  # characters of an error's message
 MOST_TRACEBACK: Final = 16_000
 # In memory that both sides share: id and attempt of the last sync task begun, the place of the last async one.
 MARK: Final = struct.Struct("16sqq")
+# Asks for a child: the MB at which its own allocations shall fail, 0 for none. The child's end of its socket pair and
+# its MARK come along as descriptors.
+FORK: Final = struct.Struct("q")
 _PREFIX: Final = 4
 
 
@@ -107,6 +107,12 @@ class Definition(msgspec.Struct, frozen=True, array_like=True):
     is_async: bool
 
 
+class Born(Message, frozen=True):
+    """A child was forked. The fork server says this, before the child can say anything."""
+
+    pid: int
+
+
 class Ready(Message, frozen=True):
     """The modules are imported; these tasks can be run."""
 
@@ -167,7 +173,7 @@ class Pong(Message, frozen=True):
 
 
 ToChild: TypeAlias = Hello | Run | Cancel | Recall | Stop | Ping
-ToSupervisor: TypeAlias = Ready | Broken | Done | Progress | Logs | Pong
+ToSupervisor: TypeAlias = Born | Ready | Broken | Done | Progress | Logs | Pong
 
 
 class FrameError(ValueError):

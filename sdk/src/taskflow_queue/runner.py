@@ -1,7 +1,7 @@
-"""The main program of a worker's child: `python -m taskflow_queue.runner`.
+"""The main program of a worker's children: `python -m taskflow_queue.runner`. All are forked from one process.
 
-Imports the user's modules, says which tasks they define, and runs what the supervisor sends: sync tasks in the main
-thread, async ones on a loop in a second one. Knows no database and no secret. It ends with its supervisor.
+Each imports the user's modules, says which tasks they define, and runs what the supervisor sends: sync tasks in the
+main thread, async ones on a loop in a second one. It knows no database and no secret, and ends with its supervisor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from taskflow_queue import protocol as wire
-from taskflow_queue import runner_guard, runner_logs
+from taskflow_queue import runner_forks, runner_guard, runner_logs
 from taskflow_queue import runner_outcomes as outcomes
 from taskflow_queue.errors import Cancelled, SoftTimeout, TimedOut
 from taskflow_queue.importing import importing
@@ -27,6 +27,7 @@ from taskflow_queue.task import Task, registry
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 _TELL_SECONDS: Final = 0.25  # progress and logs of running tasks are told at most this often
 _READ: Final = 256 * 1024
@@ -240,12 +241,12 @@ def _import(modules: list[str]) -> dict[str, Task[..., Any]]:
     return registry()
 
 
-def _new_loop() -> asyncio.AbstractEventLoop:
+def _loops() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop  # noqa: PLC0415 - taken when the user's environment has it
     except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop, runner: Runner, end: socket.socket) -> None:
@@ -260,10 +261,10 @@ def _serve(loop: asyncio.AbstractEventLoop, runner: Runner, end: socket.socket) 
 
 def main() -> None:
     """Run until the supervisor goes away."""
-    end = runner_guard.connect()
-    marker = runner_guard.Marker()
-    runner_guard.die_with_parent()
-    runner_guard.wall_in()
+    new_loop = _loops()
+    end, mark, wall = runner_forks.serve()
+    marker = runner_guard.Marker(mark)
+    runner_guard.wall_in(wall)
     runner_guard.go_first()
     runner_logs.install()
     hello = _hello(end)
@@ -273,7 +274,7 @@ def main() -> None:
         end.sendall(wire.encode([wire.Broken(outcomes.trace_of(wrong))]))
         os._exit(1)
     end.sendall(wire.encode([wire.Ready(wire.VERSION, [_definition(task) for task in tasks.values()], os.getpid())]))
-    loop = _new_loop()
+    loop = new_loop()
     runner = Runner(loop, tasks, hello.slots, marker)
     end.settimeout(0)
     threading.Thread(target=_serve, args=(loop, runner, end), name="taskflow-loop", daemon=True).start()

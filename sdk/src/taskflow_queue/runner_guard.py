@@ -7,49 +7,28 @@ import mmap
 import os
 import resource
 import signal
-import socket
 import struct
 import sys
 from typing import Final
 
-from taskflow_queue.protocol import (
-    FD_VARIABLE,
-    MARK,
-    MARK_VARIABLE,
-    MEMORY_VARIABLE,
-    PARENT_VARIABLE,
-    WALL_VARIABLE,
-)
+from taskflow_queue.protocol import MARK
 
 _PR_SET_PDEATHSIG: Final = 1
-_WALL: Final = 4  # times the limit that the supervisor watches: a wall for what grows between two looks
 _MEGABYTE: Final = 1024 * 1024
+_NAME: Final = "/proc/self/comm"
 _SCORE: Final = "/proc/self/oom_score_adj"
 _MORE: Final = 100  # as if it used a tenth of the memory more
 _HIGHEST: Final = 1000
 _SYNC, _ASYNC = struct.Struct("16sq"), struct.Struct("q")  # the two halves of MARK
 
 
-def connect() -> socket.socket:
-    """Return this end of the socket pair, known to no program that this process starts."""
-    number = os.environ.pop(FD_VARIABLE, "")
-    if not number.isdigit():
-        sys.exit(f"{FD_VARIABLE} is not set: this program is started by a worker, see `taskflow worker --help`")
-    end = socket.socket(fileno=int(number))
-    end.set_inheritable(False)
-    return end
-
-
 class Marker:
     """Notes what has begun, for the supervisor to read after a death."""
 
-    def __init__(self) -> None:
-        """Take the memory that the supervisor shares; nobody reads the notes of a runner without one."""
-        number = os.environ.pop(MARK_VARIABLE, "")
-        self._memory: mmap.mmap | bytearray = bytearray(MARK.size)
-        if number.isdigit():
-            self._memory = mmap.mmap(int(number), MARK.size)
-            os.close(int(number))
+    def __init__(self, file: int) -> None:
+        """Take the memory that the supervisor shares, and close the descriptor of it."""
+        self._memory = mmap.mmap(file, MARK.size)
+        os.close(file)
 
     def began(self, task: bytes, attempt: int) -> None:
         """A sync task begins."""
@@ -60,23 +39,20 @@ class Marker:
         _ASYNC.pack_into(self._memory, _SYNC.size, place)
 
 
-def die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the supervisor dies; elsewhere the end of the socket has to do."""
+def die_with(parent: int) -> None:
+    """Ask Linux for SIGKILL when the parent dies; elsewhere the end of the socket has to do."""
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - 10 ms that only Linux needs
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    parent = os.environ.pop(PARENT_VARIABLE, "")
-    if parent and os.getppid() != int(parent):  # it died before the request
+    if os.getppid() != parent:  # it died before the request
         os._exit(1)
 
 
-def walled() -> int:
-    """Return the wall in MB; 0 when there is none."""
-    wall, most = os.environ.get(WALL_VARIABLE, ""), os.environ.get(MEMORY_VARIABLE, "")
-    if wall.isdigit():
-        return int(wall)
-    return int(most) * _WALL if most.isdigit() else 0
+def call(name: str) -> None:
+    """Give this process a name for top and ps, and for the kernel when it tells whom it has killed."""
+    with contextlib.suppress(OSError), open(_NAME, "w", encoding="ascii") as file:  # noqa: PTH123 - as below
+        file.write(name)
 
 
 def go_first() -> None:
@@ -87,10 +63,14 @@ def go_first() -> None:
         file.write(str(min(score + _MORE, _HIGHEST)))
 
 
-def wall_in() -> None:
+def wall_in(megabytes: int) -> None:
     """Limit the data of this process far above what the supervisor allows, so that one leap cannot fill the machine."""
-    megabytes = walled()
     if megabytes:
         wall = megabytes * _MEGABYTE
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (wall if hard == resource.RLIM_INFINITY else min(wall, hard), hard))
+
+
+def walled() -> bool:
+    """Whether the data of this process is limited."""
+    return resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
