@@ -119,6 +119,7 @@ class Reader:
         self._queues = list(queues)
         self._servers = [high] if high is low else [high, low]
         self._seats = {server.level: Seat(server) for server in self._servers}
+        self.led = True  # whether somebody fills the lists, by the last read; else poll PostgreSQL as well
         self._turn = 0
         self._spill: list[Ref] = []
         self._rising: asyncio.Task[None] | None = None
@@ -207,8 +208,10 @@ class Reader:
             return []
         keys = self._lists(server) if count > 0 else []
         answer = await server.run(_READ, keys, [count, self._field if said else "", said])
+        if said:
+            self.led = bool(answer[0])
         found: list[Ref] = []
-        for at in range(0, len(answer), 2):
+        for at in range(1, len(answer), 2):
             key, ids = keys[answer[at] - 1], answer[at + 1]
             found += [Ref(uuid_of(ids[row : row + _ID_BYTES]), key) for row in range(0, len(ids), _ID_BYTES)]
         return found

@@ -28,6 +28,8 @@ _DRAIN = 5000
 _SCAN_PAGE = 1000
 _LONGEST_WAIT = 5.0
 CREDIT_MS = 2000
+LED_MS = 2000
+ROUTE_MS = 60_000  # longer than any time without a leader; with one, a route without a credit is good for nothing
 
 
 class Want(NamedTuple):
@@ -82,7 +84,7 @@ class Steering:
         again: list[bytes] = []
         for server, keys in self._halves(lists):
             try:
-                answer = await server.run(_SNAPSHOT, keys, [generation, "1" if backlog else "0"])
+                answer = await server.run(_SNAPSHOT, keys, [generation, "1" if backlog else "0", LED_MS])
             except RedisDown:
                 if server is self.low:
                     raise
@@ -117,7 +119,7 @@ class Steering:
         return added
 
     async def offer_credits(self, offers: Mapping[str, Offer]) -> None:
-        """Lay out credits and routes for two seconds; an empty offer takes back what is out. Never raises."""
+        """Lay out credits for two seconds, routes for a minute; an empty offer takes back what is out. Never raises."""
         for server in [self.low] if self.high is self.low else [self.high, self.low]:
 
             async def ask(client: Any, mine: Server = server) -> None:
@@ -239,7 +241,7 @@ def _lay_out(pipe: Any, queue: str, offer: Offer, amounts: Mapping[str, int]) ->
     for digest, number in amounts.items():
         pipe.set(f"tf:credit:{queue}:{digest}", number, px=CREDIT_MS)
     pipe.hset(route, mapping=dict(offer.routes))
-    pipe.pexpire(route, CREDIT_MS)
+    pipe.pexpire(route, ROUTE_MS)
 
 
 def _pop_gates(client: Any) -> Any:

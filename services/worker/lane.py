@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from services.worker.claiming import Claimer
     from services.worker.solo import Solo
 
-_SAFETY_POLL: Final = 5.0  # with Redis there, and nothing coming from it
+_SAFETY_POLL: Final = 5.0  # with Redis and a leader there, and nothing coming from them
 _FULL_SECONDS: Final = 0.1  # full for so long, the leader is told that nothing is wanted
 _MOST_ROWS: Final = 2000  # of a claim: some tens of milliseconds of one statement
 _LOOK_AGAIN: Final = 1.0  # shut or full: what opens the lane again need not have said so
@@ -171,7 +171,8 @@ class Intake:
         """Whether PostgreSQL is to be asked for work now."""
         if sources.reader is None:
             return self._polling.due(self._polling.pause)
-        return self._polling.due(LONGEST if sources.reader.degraded else _SAFETY_POLL)
+        fed = sources.reader.led and not sources.reader.degraded
+        return self._polling.due(_SAFETY_POLL if fed else LONGEST)
 
     async def _poll(self, sources: Sources, free: int) -> None:
         if free <= 0:

@@ -29,7 +29,7 @@ SCRIPTS = {
     # Who may run it, and with which keys. References can be lost and made anew, so lists are everybody's.
     "hint": (EVERYBODY, ["tf:r:HIGH:d:q"], [b"0123456789abcdef"]),
     "lock": ({"scheduler"}, ["tf:leader"], ["1", "me", "1000"]),
-    "snapshot": ({"scheduler"}, ["tf:r:LOW:d:q"], ["1", "1"]),
+    "snapshot": ({"scheduler"}, ["tf:r:LOW:d:q"], ["1", "1", "2000"]),
     "unlock": ({"scheduler"}, ["tf:leader"], ["1", "me"]),
     "rate": ({"api", "scheduler"}, ["tf:rate:a"], ["1", "1000000", "1", "1"]),
     "read": ({"worker", "scheduler"}, ["tf:r:HIGH:d:q"], ["1", "f", "1"]),
@@ -183,5 +183,7 @@ def test_nobody_administers_and_nobody_touches_what_is_not_his(users: dict[str, 
         refused(name, "GET", "another")
     refused("worker", "GET", "tf:leader")
     refused("worker", "GET", "tf:rate:a")
+    refused("worker", "SET", "tf:led", "1")
+    refused("api", "SET", "tf:led", "1")
     refused("api", "SET", "tf:leader", "9:me")
     refused("api", "SET", "tf:generation", "x")

@@ -283,10 +283,34 @@ async def test_nobody_takes_all_of_the_credit_for_high_tasks(refs: References) -
 
 async def test_credit_that_is_taken_back_cannot_be_used(refs: References) -> None:
     await refs.offer_credits({"q": Offer(routes={TYPES[0]: D}, high={D: 8}, low={D: 8})})
-    assert 0 < await refs.low.client.pttl("tf:route:q") <= 2000
     await refs.offer_credits({"q": Offer()})
     await refs.hint_submitted([_submitted(NORMAL), _submitted(HIGH)])
     assert await waiting(refs) == await waiting(refs, HIGH) == 0
+
+
+async def test_without_a_leader_its_last_routes_are_followed(refs: References) -> None:
+    offer = {"q": Offer(routes={TYPES[0]: D}, high={D: 8}, low={D: 8})}
+    await refs.offer_credits(offer)
+    assert 0 < await refs.low.client.pttl(f"tf:credit:q:{D}") <= 2000
+    await refs.low.client.unlink(f"tf:credit:q:{D}")  # as time does it
+    async with reading(refs) as reader:
+        await refs.snapshot([], "1")
+        assert 0 < await refs.low.client.pttl("tf:led") <= 2000
+        await refs.hint_submitted([_submitted(NORMAL)])
+        assert await waiting(refs) == 0, "who leads has not renewed it on purpose"
+        await reader.read(count=1, want=1, block_ms=0)
+        assert reader.led
+        await refs.low.client.unlink("tf:led")
+        await reader.read(count=1, want=1, block_ms=0)
+        assert not reader.led
+    await refs.hint_submitted([_submitted(NORMAL) for _ in range(1200)])
+    await refs.hint_submitted([_submitted(HIGH) for _ in range(3)])
+    assert await waiting(refs) == 1000
+    assert await waiting(refs, HIGH) == 3
+    assert not await refs.low.client.exists(f"tf:credit:q:{D}"), "nothing is taken from what is not there"
+    await refs.offer_credits({"q": Offer()})
+    await refs.hint_submitted([_submitted(HIGH)])
+    assert await waiting(refs, HIGH) == 3, "it had taken the route back"
 
 
 async def test_a_submit_without_credit_wakes_the_leader_only_when_a_lane_is_dry(refs: References) -> None:

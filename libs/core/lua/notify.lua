@@ -1,13 +1,16 @@
 -- What a commit leaves for others: references of new tasks (as far as there is credit), keys for the gate, rows for
 -- the feeder to look at again, and a wake for the leader. Rows without credit are worth waking it for when a lane could
--- run them (tf:dry); else their queues are noted (tf:missed), and it is woken when one could.
+-- run them (tf:dry); else their queues are noted (tf:missed), and it is woken when one could. While nobody leads
+-- (tf:led) its last word on where a type goes is followed, without credits: who reads there need not wait for a leader.
 -- ARGV: number of groups, then for each: queue, type, priority, "1" when one owner's share is bounded, ids joined;
 -- number of gate keys, then these; number of re-entries, then these; "1" to wake in any case, "0" only when
 -- credit was short, "-" never. Answers how many of the new tasks found no credit.
 local MOST, MOST_QUEUES = 100000, 1000
+local UNLED, MOST_UNLED = 'unled', 1000 -- references that wait in a list
 local at = 1
 local function nextarg() at = at + 1 return ARGV[at - 1] end
 local routes, credits, taken, short, hungry = {}, {}, {}, 0, {}
+local led = redis.call('EXISTS', 'tf:led') == 1
 for _ = 1, tonumber(nextarg()) do
   local queue, kind, priority, shared, ids = nextarg(), nextarg(), nextarg(), nextarg(), nextarg()
   local count, allowed = #ids / 16, 0
@@ -16,13 +19,14 @@ for _ = 1, tonumber(nextarg()) do
   if routes[route] then
     local digest = routes[route]
     local key = 'tf:credit:' .. queue .. ':' .. digest
-    if credits[key] == nil then credits[key] = tonumber(redis.call('GET', key) or '0') end
-    local most = credits[key]
+    local list = 'tf:r:' .. priority .. ':' .. digest .. ':' .. queue
+    if credits[key] == nil then credits[key] = tonumber(redis.call('GET', key)) or (led and 0 or UNLED) end
+    local unled = credits[key] == UNLED
+    local most = unled and MOST_UNLED - redis.call('LLEN', list) or credits[key]
     if shared == '1' then most = math.ceil(most / 2) end -- nobody takes all of what is left for everybody
     allowed = math.max(math.min(count, most), 0)
-    if allowed > 0 then
-      local list = 'tf:r:' .. priority .. ':' .. digest .. ':' .. queue
-      for row = 0, allowed - 1 do redis.call('RPUSH', list, string.sub(ids, row * 16 + 1, row * 16 + 16)) end
+    for row = 0, allowed - 1 do redis.call('RPUSH', list, string.sub(ids, row * 16 + 1, row * 16 + 16)) end
+    if allowed > 0 and not unled then
       credits[key] = credits[key] - allowed
       taken[key] = (taken[key] or 0) + allowed
     end

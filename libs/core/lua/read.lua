@@ -1,9 +1,9 @@
 -- A worker's read: say how much it wants, take what is there, in the order of KEYS.
 -- KEYS: lists. ARGV: count, field of tf:free ("" = none), its value.
--- Answers for each list that had something: its index, ids (16 bytes each) joined.
+-- Answers whether somebody leads (tf:led), and for each list that had something: its index, ids (16 bytes each) joined.
 local left = tonumber(ARGV[1])
 if ARGV[2] ~= '' then redis.call('HSET', 'tf:free', ARGV[2], ARGV[3]) end
-local answer = {}
+local answer = { redis.call('EXISTS', 'tf:led') }
 for index, key in ipairs(KEYS) do
   if left <= 0 then break end
   local ids = redis.call('LPOP', key, left)
