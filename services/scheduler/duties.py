@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _SHARE = 0.1
 _SMALL_SHARE = 0.02  # of what walks over all that was claimed since the oldest snapshot, and can wait
+_LATER = 10.0  # seconds of a term, in which tasks that waited for a leader come first
 log = telemetry.get_logger("scheduler")
 
 
@@ -45,13 +46,13 @@ def duties(lease: float) -> list[Loop]:
     return [
         Loop(name="watch", tick=watch.tick, every=min(1.0, lease / 8)),
         Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT, share=_SHARE),
-        Loop(name="strays", tick=rescue.strays, every=60.0, full=rescue.LIMIT, share=_SMALL_SHARE),
+        Loop(name="strays", tick=rescue.strays, every=60.0, full=rescue.LIMIT, share=_SMALL_SHARE, later=_LATER),
         Loop(name="due", tick=due.tick, every=0.5, full=due.LIMIT),
         Loop(name="gates", tick=gates.tick, every=1.0),
         Loop(name="wakes", tick=wakes.tick, every=0.0),
         Loop(name="feed", tick=feed.tick, every=feed.every),
         Loop(name="floors", tick=floors.tick, every=1.0, share=_SHARE),
-        Loop(name="floors_check", tick=floors.check, every=60.0, share=_SMALL_SHARE),
+        Loop(name="floors_check", tick=floors.check, every=60.0, share=_SMALL_SHARE, later=_LATER),
         Loop(name="sweep", tick=sweep.tick, every=2.0, full=sweep.LIMIT),
         Loop(name="expire", tick=expire.tick, every=1.0, full=expire.LIMIT, share=_SHARE),
         Loop(name="cancels", tick=cancels.tick, every=1.0, full=cancels.LIMIT, share=_SHARE),

@@ -26,7 +26,8 @@ class Loop:
     """A tick and how often it comes round. One that did `full` or more has more to do, and comes round at once.
 
     `share` is the most of the time that it may take: one that walks over what an old snapshot keeps in an index gets
-    slower and slower, and then comes round less often. A nudge brings it round at once all the same.
+    slower and slower, and then comes round less often. A nudge brings it round at once all the same, also before the
+    seconds of a term are over for which it leaves the machine to others (`later`).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Loop:
     every: float | Callable[[Context], float]
     full: int = 1_000_000
     share: float = 1.0
+    later: float = 0.0
 
     def spacing(self, ctx: Context, took: float) -> float:
         """Return the seconds to the next round after one that took so many."""
@@ -46,6 +48,8 @@ async def run(loop: Loop, ctx: Context) -> None:
     nudge = ctx.nudges.setdefault(loop.name, asyncio.Event())
     seconds = telemetry.metrics().dispatch_loop_seconds.labels(loop.name)
     failures = 0
+    if loop.later:
+        await _rest(nudge, loop.later)
     while True:
         nudge.clear()
         began = ctx.clock.monotonic()

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.clock import system
 from services.scheduler.duties import duties
-from services.scheduler.loop import MOST_BACKOFF, Loop, pause
+from services.scheduler.loop import MOST_BACKOFF, Loop, pause, run
 
 
 @given(every=st.floats(0.001, 60), failures=st.integers(0, 10_000), more=st.booleans(), rand=st.floats(0, 0.999))
@@ -43,3 +46,23 @@ def test_watching_is_fast_enough_for_its_own_gap_rule() -> None:
         assert isinstance(watch.every, float)
         assert watch.every * 1.1 < lease / 3
     assert len({duty.name for duty in duties(15.0)}) == len(duties(15.0))
+
+
+async def test_what_comes_later_in_a_term_comes_at_once_when_it_is_nudged() -> None:
+    came = asyncio.Event()
+
+    async def tick(_ctx: Any) -> int:
+        came.set()
+        return 0
+
+    ctx: Any = SimpleNamespace(nudges={}, clock=system)
+    running = asyncio.create_task(run(Loop(name="t", tick=tick, every=1000.0, later=1000.0), ctx))
+    while "t" not in ctx.nudges:
+        await asyncio.sleep(0)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not came.is_set()
+    ctx.nudges["t"].set()
+    await asyncio.wait_for(came.wait(), 5)
+    running.cancel()
+    assert {duty.name for duty in duties(15.0) if duty.later} == {"strays", "floors_check"}
