@@ -45,6 +45,7 @@ ITEMS = (
     Item("drain-50k", "drain", "pgqueuer", 1.3, 50_000),
     Item("drain-300k", "drain", "pgqueuer", 1.3, 300_000),
     Item("drain-taskiq", "drain", "taskiq-stream", 4.0),
+    Item("drain-taskiq-50k", "drain", "taskiq-stream", 4.0, 50_000),
     Item("drain-celery", "drain", "celery-prefork", 15.0),
     Item("drain-unanalyzed", "drain", "taskflow", 0.9, 50_000, analyze=False),
     Item("drain-sync", "drain", "taskflow", 0.5, 50_000, own="taskflow-sync"),

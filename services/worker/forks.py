@@ -11,6 +11,7 @@ import subprocess
 from typing import Final
 
 from core import config
+from core.errors import TaskFlowError
 from taskflow_queue import protocol as wire
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TMPDIR")
@@ -28,11 +29,13 @@ def environment() -> dict[str, str]:
 def adopt_orphans() -> None:
     """Become the parent of what processes below this one leave behind: of what the fork server forks above all.
 
-    To be called before it is asked to.
+    To be called before it is asked to. Raises TaskFlowError where the kernel does not know this.
     """
     import ctypes  # noqa: PLC0415 - while the fork server imports
 
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) and os.getpid() != 1:
+        message = "this system has no subreapers (prctl 36), which a worker needs unless it is process 1 of a container"
+        raise TaskFlowError(message)
 
 
 class ForkServer:
