@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
 import signal
@@ -9,25 +10,40 @@ import socket
 import sys
 import tempfile
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from services.worker.forks import ForkServer, adopt_orphans
+from services.worker.forks import PR_SET_CHILD_SUBREAPER, ForkServer, adopt_orphans
 from taskflow_queue import protocol as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def fork_server(**variables: str) -> ForkServer:
-    """One whose children are this process's own, and see these variables."""
-    adopt_orphans()
+    """One whose children see these variables."""
     return ForkServer(sys.executable, {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **variables})
+
+
+@contextmanager
+def adopting() -> Iterator[None]:
+    """Be the parent of children that are forked meanwhile; pytest shall not be that of all that tests leave behind."""
+    adopt_orphans()
+    yield
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def ask(server: ForkServer, end: socket.socket, wall: int = 0) -> None:
+    """Ask for a child at this end of a socket pair."""
+    with end, tempfile.TemporaryFile() as mark:
+        mark.truncate(wire.MARK.size)
+        server.fork(end.fileno(), mark.fileno(), wall)
 
 
 class Kid:
@@ -40,13 +56,12 @@ class Kid:
         self._server = server or fork_server(**variables)
         self._sole = server is None
         self.end, theirs = socket.socketpair()
-        with theirs, tempfile.TemporaryFile() as mark:
-            mark.truncate(wire.MARK.size)
-            self._server.fork(theirs.fileno(), mark.fileno(), wall)
         self._decoder = wire.SupervisorDecoder()
         self.seen: list[wire.ToSupervisor] = []
+        with adopting():
+            ask(self._server, theirs, wall)
+            self.pid: int = self.until(lambda message: isinstance(message, wire.Born)).pid
         self.send(wire.Hello(wire.VERSION, list(modules or ("tests.handlers",)), slots))
-        self.pid: int = self.until(lambda message: isinstance(message, wire.Born)).pid
         self._status: int | None = None
 
     def __enter__(self) -> Self:

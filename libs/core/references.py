@@ -5,7 +5,8 @@ doubled, late or forged: a claim decides. What the keys in Redis hold is told by
 
 worker:  `reader = refs.reader(worker=id, lane=Lane.SYNC, queues=[...], types=[...])`, then
          `found = await reader.read(count=free, want=want)`; `await reader.report(0)` when full;
-         `await reader.give_back(refs)`; poll PostgreSQL as well while `reader.degraded`, or on RedisDown;
+         `await reader.give_back(refs)`; poll PostgreSQL as well while `reader.degraded`, on RedisDown,
+         and while not `reader.led`;
          `async for cancel in refs.cancels(id): ...`
 API:     after the commit `await refs.hint_submitted(zip(submissions, submitted))`, `await refs.hint_moved(moved)`
 leader:  see core/steering.py

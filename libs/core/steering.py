@@ -84,7 +84,7 @@ class Steering:
         again: list[bytes] = []
         for server, keys in self._halves(lists):
             try:
-                answer = await server.run(_SNAPSHOT, keys, [generation, "1" if backlog else "0", LED_MS])
+                answer = await server.run(_SNAPSHOT, keys, [generation, "1" if backlog else "0"])
             except RedisDown:
                 if server is self.low:
                     raise
@@ -130,6 +130,12 @@ class Steering:
 
             with suppress(RedisDown, failure.RedisError):
                 await server.call(ask)
+
+    async def lead(self) -> None:
+        """Tell for two seconds that somebody leads: without that, others make do by themselves. Never raises."""
+        for server in {id(self.high): self.high, id(self.low): self.low}.values():
+            with suppress(RedisDown, failure.RedisError):
+                await server.call(lambda client: client.set("tf:led", "1", px=LED_MS))
 
     def _sides(self, server: Server) -> tuple[bool, bool]:
         return server is self.high, server is self.low

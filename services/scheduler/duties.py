@@ -25,6 +25,7 @@ from services.scheduler.ticks import (
     overdue,
     rescue,
     retention,
+    sign,
     sweep,
     wakes,
     watch,
@@ -44,6 +45,7 @@ log = telemetry.get_logger("scheduler")
 def duties(lease: float) -> list[Loop]:
     """Return what a leader does; watching must be much faster than a lease is long."""
     return [
+        Loop(name="sign", tick=sign.tick, every=0.5),
         Loop(name="watch", tick=watch.tick, every=min(1.0, lease / 8)),
         Loop(name="rescue", tick=rescue.tick, every=min(1.0, lease / 3), full=rescue.LIMIT, share=_SHARE),
         Loop(name="strays", tick=rescue.strays, every=60.0, full=rescue.LIMIT, share=_SMALL_SHARE, later=_LATER),

@@ -26,8 +26,8 @@ class Loop:
     """A tick and how often it comes round. One that did `full` or more has more to do, and comes round at once.
 
     `share` is the most of the time that it may take: one that walks over what an old snapshot keeps in an index gets
-    slower and slower, and then comes round less often. A nudge brings it round at once all the same, also before the
-    seconds of a term are over for which it leaves the machine to others (`later`).
+    slower and slower, and then comes round less often. A nudge brings it round at once all the same. `later` are the
+    seconds of a term for which it leaves the machine to others.
     """
 
     name: str
@@ -49,7 +49,7 @@ async def run(loop: Loop, ctx: Context) -> None:
     seconds = telemetry.metrics().dispatch_loop_seconds.labels(loop.name)
     failures = 0
     if loop.later:
-        await _rest(nudge, loop.later)
+        await ctx.clock.sleep(loop.later)
     while True:
         nudge.clear()
         began = ctx.clock.monotonic()

@@ -1,6 +1,6 @@
 """One child process: started, spoken to, and ended. It runs user code; nothing it does or says is trusted.
 
-Owns the process and its frames. Who is put into it is children.py's; what its death means is supervisor.py's.
+Owns its frames; forked.py has the process. Who is put into it is children.py's, what its death means supervisor.py's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from services.worker.mark import Mark
 from taskflow_queue import protocol as wire
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from services.worker.allowance import Allowance
     from services.worker.forks import ForkServer
     from services.worker.holding import Job, Key
@@ -83,11 +85,19 @@ class Child(asyncio.Protocol):
     # ── life ──
 
     def start(self) -> socket.socket:
-        """Have it forked. It imports while the caller does something else; `attach` opens the ear for it."""
+        """Have it forked. It imports while the caller does something else; `attach` opens the ear for it.
+
+        Raises OSError when nothing can be forked just now.
+        """
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._settings.forks.fork(theirs.fileno(), self._mark.open(), self._settings.memory.wall)
-        ours.sendall(wire.encode([wire.Hello(wire.VERSION, list(self._settings.modules), self._settings.slots)]))
+        hello = wire.Hello(wire.VERSION, list(self._settings.modules), self._settings.slots)
+        try:
+            with theirs:
+                self._settings.forks.fork(theirs.fileno(), self._mark.open(), self._settings.memory.wall)
+            ours.sendall(wire.encode([hello]))
+        except OSError:
+            ours.close()
+            raise
         ours.settimeout(0)
         return ours
 
@@ -155,15 +165,19 @@ class Child(asyncio.Protocol):
         """Pass on what it says; one that does not keep to the protocol is ended."""
         try:
             messages = self._decoder.feed(data)
-        except wire.FrameError:
+        except wire.FrameError as wrong:
+            self._note(wrong.before)
             self.kill("protocol")
             return
+        self._note(messages)
+        self._watcher.heard(self, messages)
+
+    def _note(self, messages: Sequence[wire.ToSupervisor]) -> None:
         for message in messages:
             if isinstance(message, wire.Pong):
                 self._pongs = max(self._pongs, message.n)
             elif isinstance(message, wire.Born):
                 self._born(message.pid)
-        self._watcher.heard(self, messages)
 
     def connection_lost(self, _exc: Exception | None) -> None:
         """All is heard; a process that closed its socket and lives on is of no use."""

@@ -48,6 +48,7 @@ class Children:
         self._tasks: set[asyncio.Task[None]] = set()
         self._said_broken = ""
         self._closed = False
+        self._again: asyncio.TimerHandle | None = None
         slots = {Lane.SYNC: 1, Lane.ASYNC: settings.slots}
         self.prefetch = {lane: Prefetch(lane, slots[lane], lambda: self.shared) for lane in Lane}
 
@@ -66,6 +67,8 @@ class Children:
     def close(self) -> None:
         """Kill them all, now, and replace none."""
         self._closed = True
+        if self._again is not None:
+            self._again.cancel()
         for task in self._tasks:
             task.cancel()
         for child in self:
@@ -74,10 +77,25 @@ class Children:
     def __iter__(self) -> Iterator[Child]:
         return iter([*self.shared, *self.dedicated, *self.leaving])
 
-    def _add(self, group: list[Child]) -> None:
+    def _add(self, group: list[Child]) -> bool:
+        """Start one more; False when that is not possible just now, and is tried again in a while."""
+        if self._again is not None:
+            return False
         child = Child(self._settings)
+        try:
+            end = child.start()
+        except OSError as wrong:
+            log.error("no child can be started; the worker tries again every few seconds", error=str(wrong))  # noqa: TRY400 - no trace of ours says more
+            self._again = asyncio.get_running_loop().call_later(BROKEN_SECONDS, self._try_again)
+            return False
         group.append(child)
-        self._spawn(child.attach(child.start(), self._watcher))
+        self._spawn(child.attach(end, self._watcher))
+        return True
+
+    def _try_again(self) -> None:
+        self._again = None
+        self._replace()
+        self.pump()
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -103,8 +121,7 @@ class Children:
         """Have so many shared children from now on: new ones start, those too many end their tasks and go."""
         self.count = count
         self._settings = replace(self._settings, memory=self._budget.share(count))
-        while len(self.shared) < count and not self._closed:
-            self._add(self.shared)
+        self._replace()
         for child in sorted(self.shared, key=lambda one: len(one.jobs))[: max(len(self.shared) - count, 0)]:
             self.shared.remove(child)
             self.leaving.append(child)
@@ -136,8 +153,8 @@ class Children:
             self.leaving.append(child)
 
     def _replace(self) -> None:
-        if not self._closed and len(self.shared) < self.count:
-            self._add(self.shared)
+        while len(self.shared) < self.count and not self._closed and self._add(self.shared):
+            pass
 
     def _tell_broken(self, message: str) -> None:
         level = log.debug if message == self._said_broken else log.error

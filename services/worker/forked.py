@@ -28,7 +28,8 @@ class Forked:
         loop = asyncio.get_running_loop()
         try:
             self._exit = os.pidfd_open(pid)
-        except ProcessLookupError:  # it ended at once, and was taken for an orphan
+        except ProcessLookupError:  # somebody else has waited for it
+            self._alive = False
             loop.call_soon(self._end, UNKNOWN)
         else:
             loop.add_reader(self._exit, self._reap)

@@ -6,6 +6,7 @@ It is started before anything heavy is imported here, asyncio included: it impor
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 from typing import Final
@@ -15,7 +16,7 @@ from core.errors import TaskFlowError
 from taskflow_queue import protocol as wire
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "TMPDIR")
-_PR_SET_CHILD_SUBREAPER: Final = 36
+PR_SET_CHILD_SUBREAPER: Final = 36
 _ASK_SECONDS: Final = 5.0  # a request is a few bytes; one that does not fit has met a server that does not read
 
 
@@ -31,9 +32,10 @@ def adopt_orphans() -> None:
 
     To be called before it is asked to. Raises TaskFlowError where the kernel does not know this.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by whoever started us, it would hide how they end
     import ctypes  # noqa: PLC0415 - while the fork server imports
 
-    if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) and os.getpid() != 1:
+    if ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) and os.getpid() != 1:
         message = "this system has no subreapers (prctl 36), which a worker needs unless it is process 1 of a container"
         raise TaskFlowError(message)
 
@@ -66,8 +68,11 @@ class ForkServer:
         return self._process.pid
 
     def fork(self, end: int, mark: int, wall: int) -> None:
-        """Ask for a child with these two descriptors; its first message on the other side of `end` is Born."""
-        request = [wire.FORK.pack(wall)]
+        """Ask for a child with these two descriptors; its first message on the other side of `end` is Born.
+
+        Raises OSError when there is no fork server and none can be started.
+        """
+        request = [wire.FORK.pack(wire.VERSION, wall)]
         try:
             socket.send_fds(self._ours, request, [end, mark])
         except OSError:

@@ -1,7 +1,7 @@
 """Intake: a lane takes as many tasks as it has free slots, and never more.
 
-References from Redis come first, in their order; PostgreSQL is polled when Redis is away, and now and then anyway,
-because a reference is only a hint. Where the two lanes meet (a task that wants the whole worker) is solo.py.
+References from Redis come first, in their order; PostgreSQL is polled when Redis or the leader is away, and now and
+then anyway, because a reference is only a hint. Where the two lanes meet (a task wants the whole worker) is solo.py.
 """
 
 from __future__ import annotations

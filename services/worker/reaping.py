@@ -1,7 +1,7 @@
-"""Orphans: as process 1 of a container the worker inherits what tasks start and leave behind.
+"""Orphans: as a subreaper the worker inherits what tasks start and leave behind.
 
 Nobody else waits for such a process when it ends, and each would keep its place in the process table until the pod
-may have no more of them. Children of our own are passed over: child.py waits for those, and reads how each ended.
+may have no more of them. Children of our own are passed over: forked.py waits for those, and reads how each ended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ async def reap_orphans(children: Iterable[Child]) -> None:
     """Reap what is not of `children`, for ever."""
     while True:
         await clock.system.sleep(_LOOK_SECONDS)
-        reap({child.pid for child in children})
+        own = list(children)
+        if all(child.pid or not child.alive for child in own):  # else the number of a child is still on its way to us
+            reap({child.pid for child in own})
 
 
 def _ended() -> int | None:

@@ -29,7 +29,7 @@ SCRIPTS = {
     # Who may run it, and with which keys. References can be lost and made anew, so lists are everybody's.
     "hint": (EVERYBODY, ["tf:r:HIGH:d:q"], [b"0123456789abcdef"]),
     "lock": ({"scheduler"}, ["tf:leader"], ["1", "me", "1000"]),
-    "snapshot": ({"scheduler"}, ["tf:r:LOW:d:q"], ["1", "1", "2000"]),
+    "snapshot": ({"scheduler"}, ["tf:r:LOW:d:q"], ["1", "1"]),
     "unlock": ({"scheduler"}, ["tf:leader"], ["1", "me"]),
     "rate": ({"api", "scheduler"}, ["tf:rate:a"], ["1", "1000000", "1", "1"]),
     "read": ({"worker", "scheduler"}, ["tf:r:HIGH:d:q"], ["1", "f", "1"]),
@@ -165,6 +165,7 @@ def test_what_is_used_beside_scripts_works(users: dict[str, redis.Redis]) -> Non
     users["api"].publish("tf:w:1", "look")
     users["api"].get("tf:leader")
     scheduler = users["scheduler"]
+    scheduler.set("tf:led", "1", px=2000)
     scheduler.blpop(["tf:wake"], timeout=0.01)
     scheduler.scan(match="tf:r:*")
     scheduler.hset("tf:route:q", mapping={"t": "d"})

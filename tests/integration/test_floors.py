@@ -17,6 +17,7 @@ from core.sql import statement
 from services.scheduler import duties
 from services.scheduler.ticks import floors, watch
 from tests.leading import HIGH, LOW, NORMAL, Hand, OwnClock, leading
+from tests.lookout import happens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from services.scheduler.context import Context
 
 ROUTE: Route = ("default", "a:b", NORMAL)
-LOOKS = 2000  # other tests' transactions are waited for, too
+OTHERS_SECONDS = 60.0  # transactions of other tests and of autovacuum are waited for, too
 DEAD = 3000
 
 
@@ -40,10 +41,11 @@ class Scene:
         settled = Settled()
         async with self.hand.db.connection() as tx:
             last = (await queue.look_at_sequence(tx)).last
-            for _ in range(LOOKS):
-                if settled.step(await queue.look_at_sequence(tx)) >= last:
-                    break
-        assert settled.seq >= last
+
+            async def so_far() -> bool:
+                return settled.step(await queue.look_at_sequence(tx)) >= last
+
+            await happens(so_far, OTHERS_SECONDS)
         return settled.seq
 
     async def raised(self, settled: int, **more: Any) -> Floors:
@@ -163,11 +165,7 @@ async def test_the_next_leader_begins_at_the_floors(scene: Scene) -> None:
     await scene.hand.run("select setval('task_seq', $1)", LEAST_STEP)
     await scene.hand.run("select setval('task_event_seq', $1)", LEAST_STEP)
     await scene.claimed(3)
-    raised = 0
-    for _ in range(LOOKS):
-        if raised := await floors.tick(ctx):
-            break
-    assert raised == 3
+    assert await happens(lambda: floors.tick(ctx), OTHERS_SECONDS) == 3
     floor = (await scene.floors())[ROUTE]
     assert floor >= LEAST_STEP
     ctx.feeder.relay()
@@ -207,13 +205,15 @@ READS = {
 @pytest.mark.parametrize("name", READS)
 async def test_with_a_floor_nobody_looks_at_what_an_old_snapshot_keeps(scene: Scene, name: str) -> None:
     other = await scene.hand.db.own_connection()
-    async with other.transaction(isolation="repeatable_read"):
-        await other.fetchval("select 1 from queues")
-        await scene.ended(DEAD)
-        before = await visited(scene.hand, name)
-        await scene.raised(await scene.settled())
-        after = await visited(scene.hand, name)
-    await other.close()
+    try:
+        async with other.transaction(isolation="repeatable_read"):
+            await other.fetchval("select 1 from queues")
+            await scene.ended(DEAD)
+            before = await visited(scene.hand, name)
+            await scene.raised(await scene.settled())
+            after = await visited(scene.hand, name)
+    finally:
+        await other.close()
     assert before > 10 * after
 
 

@@ -294,7 +294,7 @@ async def test_without_a_leader_its_last_routes_are_followed(refs: References) -
     assert 0 < await refs.low.client.pttl(f"tf:credit:q:{D}") <= 2000
     await refs.low.client.unlink(f"tf:credit:q:{D}")  # as time does it
     async with reading(refs) as reader:
-        await refs.snapshot([], "1")
+        await refs.lead()
         assert 0 < await refs.low.client.pttl("tf:led") <= 2000
         await refs.hint_submitted([_submitted(NORMAL)])
         assert await waiting(refs) == 0, "who leads has not renewed it on purpose"

@@ -1,8 +1,8 @@
 """The frames that a worker's supervisor and its children speak over a socket pair.
 
 A frame is a length of four bytes, big-endian, and a MessagePack array of messages: whatever one side has to say in
-one turn of its loop is one frame. Both sides may be of different versions of the SDK, so the first message of each
-side names the version, and fields are only ever added at the end.
+one turn of its loop is one frame. Both sides may be of different versions of the SDK, so whatever is said first (FORK,
+Hello, Ready) names the version, and fields are only ever added at the end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 VERSION: Final = 1
 FD_VARIABLE: Final = "TASKFLOW_FD"  # where the fork server finds the socket on which it is asked for children
@@ -25,9 +25,9 @@ MOST_MESSAGE: Final = 4_000  # characters of an error's message
 MOST_TRACEBACK: Final = 16_000
 # In memory that both sides share: id and attempt of the last sync task begun, the place of the last async one.
 MARK: Final = struct.Struct("16sqq")
-# Asks for a child: the MB at which its own allocations shall fail, 0 for none. The child's end of its socket pair and
-# its MARK come along as descriptors.
-FORK: Final = struct.Struct("q")
+# Asks the fork server for a child: VERSION, and the MB at which its own allocations shall fail, 0 for none. The child's
+# end of its socket pair and its MARK come along as descriptors.
+FORK: Final = struct.Struct("qq")
 _PREFIX: Final = 4
 
 
@@ -179,6 +179,8 @@ ToSupervisor: TypeAlias = Born | Ready | Broken | Done | Progress | Logs | Pong
 class FrameError(ValueError):
     """What arrived is no frame of this protocol: the other side is broken, or not ours."""
 
+    before: Sequence[ToSupervisor] = ()  # what a supervisor had been told in the same breath, until then
+
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -201,11 +203,10 @@ class _Splitter:
     def __init__(self) -> None:
         self._kept = bytearray()
 
-    def split(self, data: bytes) -> list[bytes]:
-        """Take what arrived and return the bodies that are complete by now."""
+    def split(self, data: bytes) -> Iterator[bytes]:
+        """Take what arrived and yield the bodies that are complete by now."""
         kept = self._kept
         kept += data
-        bodies: list[bytes] = []
         at = 0
         while len(kept) - at >= _PREFIX:
             size = int.from_bytes(kept[at : at + _PREFIX], "big")
@@ -214,11 +215,9 @@ class _Splitter:
                 raise FrameError(message)
             if len(kept) - at - _PREFIX < size:
                 break
-            at += _PREFIX
-            bodies.append(bytes(kept[at : at + size]))
-            at += size
+            at += _PREFIX + size
+            yield bytes(kept[at - size : at])
         del kept[:at]
-        return bodies
 
 
 class ChildDecoder:
@@ -244,8 +243,13 @@ class SupervisorDecoder:
         self._unpack = msgspec.msgpack.Decoder(list[ToSupervisor]).decode
 
     def feed(self, data: bytes) -> list[ToSupervisor]:
-        """Return the messages that are complete by now. Raises FrameError."""
+        """Return the messages that are complete by now. Raises FrameError, which has those before it."""
+        messages: list[ToSupervisor] = []
         try:
-            return [message for body in self._splitter.split(data) for message in self._unpack(body)]
-        except msgspec.DecodeError as wrong:
-            raise FrameError(str(wrong)) from wrong
+            for body in self._splitter.split(data):
+                messages += self._unpack(body)
+        except (msgspec.DecodeError, FrameError) as wrong:
+            error = FrameError(str(wrong))
+            error.before = messages
+            raise error from wrong
+        return messages

@@ -11,16 +11,23 @@ children outlive their fork server.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
+import signal
 import socket
 import sys
 from typing import Final, NamedTuple
 
 from taskflow_queue import runner_guard
-from taskflow_queue.protocol import FD_VARIABLE, FORK, PARENT_VARIABLE, Born, encode
+from taskflow_queue.protocol import FD_VARIABLE, FORK, PARENT_VARIABLE, VERSION, Born, encode
 
 _DESCRIPTORS: Final = 2
+_THREADS: Final = "/proc/self/task"
+_THREADED: Final = (
+    "something that Python imports by itself (sitecustomize, a .pth file) has started a thread. Tasks run in forks of"
+    " this process, which have no such thread unless os.register_at_fork starts it again"
+)
 _NUMBER: Final = 16  # bytes of a process id, and more
 
 
@@ -39,6 +46,9 @@ def serve() -> Fork:
         sys.exit(f"{FD_VARIABLE} is not set: this program is started by a worker, see `taskflow worker --help`")
     runner_guard.die_with(int(parent))
     runner_guard.call("taskflow-forks")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by whoever started the worker, it would hide deaths
+    if len(os.listdir(_THREADS)) > 1:  # noqa: PTH208 - pathlib costs a start 5 ms
+        print(_THREADED, file=sys.stderr, flush=True)  # noqa: T201 - there is no logging here
     gc.freeze()  # a collection would touch, and so copy, what children share
     with socket.socket(fileno=int(number)) as asked:
         asked.set_inheritable(False)
@@ -46,7 +56,12 @@ def serve() -> Fork:
             data, descriptors, _, _ = socket.recv_fds(asked, FORK.size, _DESCRIPTORS)
             if not data:
                 os._exit(0)
+            version, wall = FORK.unpack(data)
+            if version != VERSION:
+                sys.exit(f"the worker speaks version {version} with its children, and this SDK version {VERSION}")
             end, mark = descriptors
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)  # noqa: FBT003 - no program that a task starts shall have it
             if _fork(end):
                 os.close(end)
                 os.close(mark)
@@ -54,7 +69,7 @@ def serve() -> Fork:
             asked.close()
             runner_guard.die_with(int(parent))
             runner_guard.call("taskflow-child")
-            return Fork(socket.socket(fileno=end), mark, *FORK.unpack(data))
+            return Fork(socket.socket(fileno=end), mark, wall)
 
 
 def _fork(end: int) -> bool:
@@ -68,13 +83,16 @@ def _fork(end: int) -> bool:
             os.setsid()
             here.close()
             there.send(str(os.getpid()).encode())
-            there.recv(1)  # nothing: the other end is closed when the one between has gone
+            if not there.recv(1):  # the fork server is gone, and the supervisor may not know this process
+                os._exit(0)
             return False
         there.close()
         if middle > 0:
             os.waitpid(middle, 0)
             if pid := here.recv(_NUMBER):
-                os.write(end, encode([Born(int(pid))]))
+                with contextlib.suppress(OSError):  # the supervisor has thought better of it: so does the child
+                    os.write(end, encode([Born(int(pid))]))
+                    here.send(b"+")
     return True
 
 

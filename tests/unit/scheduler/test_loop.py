@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.clock import system
+from core.errors import Deposed
 from services.scheduler.duties import duties
 from services.scheduler.loop import MOST_BACKOFF, Loop, pause, run
 
@@ -48,21 +48,18 @@ def test_watching_is_fast_enough_for_its_own_gap_rule() -> None:
     assert len({duty.name for duty in duties(15.0)}) == len(duties(15.0))
 
 
-async def test_what_comes_later_in_a_term_comes_at_once_when_it_is_nudged() -> None:
-    came = asyncio.Event()
+async def test_what_comes_later_in_a_term_leaves_it_its_first_seconds() -> None:
+    did: list[object] = []
+
+    async def sleep(seconds: float) -> None:
+        did.append(seconds)
 
     async def tick(_ctx: Any) -> int:
-        came.set()
-        return 0
+        did.append("tick")
+        raise Deposed("scheduler")
 
-    ctx: Any = SimpleNamespace(nudges={}, clock=system)
-    running = asyncio.create_task(run(Loop(name="t", tick=tick, every=1000.0, later=1000.0), ctx))
-    while "t" not in ctx.nudges:
-        await asyncio.sleep(0)
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert not came.is_set()
-    ctx.nudges["t"].set()
-    await asyncio.wait_for(came.wait(), 5)
-    running.cancel()
+    ctx: Any = SimpleNamespace(nudges={}, clock=SimpleNamespace(sleep=sleep, monotonic=lambda: 0.0))
+    with pytest.raises(Deposed):
+        await run(Loop(name="t", tick=tick, every=1000.0, later=10.0), ctx)
+    assert did == [10.0, "tick"]
     assert {duty.name for duty in duties(15.0) if duty.later} == {"strays", "floors_check"}
