@@ -47,14 +47,18 @@ async def latencies(database: Database, ground: Stage, rate: float) -> tuple[lis
     ground.fleet.ready(*hands)
     async with Client(url=ground.url, api_key=ground.key) as client:
         idle = await latency.latencies(client)
-        busy = await latency.loaded(client, database, rate)
+        busy = {every: await latency.loaded(client, database, rate, every) for every in latency.GROUP_SECONDS}
     ground.fleet.stop(*hands)
     other = await latency.beside(database, ground)
     lines = [
         "| milliseconds | p50 | p99 |",
         "|---|---|---|",
         f"| submit over REST by the SDK to handler start, idle, one task every 20 ms | {latency.spread(idle)} |",
-        f"| the same at {rate:,.0f} tasks/s, half of the drain of 50,000 | {latency.spread(busy)} |",
+        *(
+            f"| the same at {rate:,.0f} tasks/s, half of the drain of 50,000, a group every {1000 * every:g} ms"
+            f" | {latency.spread(found)} |"
+            for every, found in busy.items()
+        ),
         f"| beside it: a POST that writes nothing, over a socket | {latency.spread(other.post)} |",
         f"| beside it: a commit of one row | {latency.spread(other.commit)} |",
     ]
