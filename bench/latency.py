@@ -44,7 +44,7 @@ async def latencies(client: Client) -> list[float]:
 
 
 async def loaded(client: Client, database: Database, rate: float, every: float) -> list[float]:
-    """The same at `rate` tasks a second: `every` so many seconds as many as go into them, by one call of `map`."""
+    """The same at `rate` tasks a second: each `every` seconds as many as go into them, by one call of `map`."""
     submit = stamp.options(client=client)
     group = max(int(rate * every), 1)
     begun: dict[str, int] = {}

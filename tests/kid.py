@@ -35,8 +35,10 @@ def fork_server(**variables: str) -> ForkServer:
 def adopting() -> Iterator[None]:
     """Be the parent of children that are forked meanwhile; pytest shall not be that of all that tests leave behind."""
     adopt_orphans()
-    yield
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def ask(server: ForkServer, end: socket.socket, wall: int = 0) -> None:

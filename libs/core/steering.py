@@ -62,6 +62,9 @@ class Steering:
     clock: clock.Clock
     _waker: Any = None
 
+    def _servers(self) -> list[Server]:
+        return [self.low] if self.high is self.low else [self.high, self.low]
+
     def _halves(self, lists: Iterable[str]) -> list[tuple[Server, list[str]]]:
         """Sort lists by their server; the low one is always there, because it knows what lanes want."""
         if self.high is self.low:
@@ -120,7 +123,7 @@ class Steering:
 
     async def offer_credits(self, offers: Mapping[str, Offer]) -> None:
         """Lay out credits for two seconds, routes for a minute; an empty offer takes back what is out. Never raises."""
-        for server in [self.low] if self.high is self.low else [self.high, self.low]:
+        for server in self._servers():
 
             async def ask(client: Any, mine: Server = server) -> None:
                 pipe = client.pipeline(transaction=False)
@@ -133,7 +136,7 @@ class Steering:
 
     async def lead(self) -> None:
         """Tell for two seconds that somebody leads: without that, others make do by themselves. Never raises."""
-        for server in {id(self.high): self.high, id(self.low): self.low}.values():
+        for server in self._servers():
             with suppress(RedisDown, failure.RedisError):
                 await server.call(lambda client: client.set("tf:led", "1", px=LED_MS))
 
@@ -168,7 +171,7 @@ class Steering:
     async def existing(self) -> set[str]:
         """Return the lists that exist on the servers that answer."""
         found: set[str] = set()
-        for server in {id(self.high): self.high, id(self.low): self.low}.values():
+        for server in self._servers():
             with suppress(RedisDown):
                 cursor = -1
                 while cursor:

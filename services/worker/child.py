@@ -138,12 +138,12 @@ class Child(asyncio.Protocol):
         """End it now, with every process it has started in its session."""
         self.open = False
         self.killed_for = self.killed_for or why
-        if self.alive and self._process is not None:
+        if self._process is not None:
             self._process.kill()
 
     def nudge(self) -> None:
         """Send SIGTERM: its sync task is interrupted if it was asked to stop before, nothing else is."""
-        if self.alive and self._process is not None:
+        if self._process is not None:
             self._process.nudge()
 
     def _exited(self, status: int) -> None:

@@ -55,16 +55,12 @@ async def test_the_number_of_children_follows_the_queue_without_a_restart(
         over.touch()
         rows = await home.ended(running)
         assert {(row["status"], row["attempt"]) for row in rows} == {("COMPLETED", 1)}
-        until(lambda: len(_runners(worker)) == 1)
+        until(lambda: len(worker.called("taskflow-child")) == 1)
         await home.ended(await home.submit("noop", 4) + await home.submit("anoop", 100))
         await say(home, concurrency=None)
         await slots(home, 2)
-        until(lambda: len(_runners(worker)) == 2)
+        until(lambda: len(worker.called("taskflow-child")) == 2)
         assert worker.process.poll() is None
-
-
-def _runners(worker: WorkerProcess) -> list[int]:
-    return worker.called("taskflow-child")
 
 
 async def test_a_worker_of_several_queues_keeps_its_own_number(home: House, database_url: str) -> None:

@@ -6,7 +6,7 @@
 -- number of gate keys, then these; number of re-entries, then these; "1" to wake in any case, "0" only when
 -- credit was short, "-" never. Answers how many of the new tasks found no credit.
 local MOST, MOST_QUEUES = 100000, 1000
-local UNLED, MOST_UNLED = 'unled', 1000 -- references that wait in a list
+local MOST_UNLED = 1000 -- references that wait in a list
 local at = 1
 local function nextarg() at = at + 1 return ARGV[at - 1] end
 local routes, credits, taken, short, hungry = {}, {}, {}, 0, {}
@@ -20,13 +20,12 @@ for _ = 1, tonumber(nextarg()) do
     local digest = routes[route]
     local key = 'tf:credit:' .. queue .. ':' .. digest
     local list = 'tf:r:' .. priority .. ':' .. digest .. ':' .. queue
-    if credits[key] == nil then credits[key] = tonumber(redis.call('GET', key)) or (led and 0 or UNLED) end
-    local unled = credits[key] == UNLED
-    local most = unled and MOST_UNLED - redis.call('LLEN', list) or credits[key]
+    if credits[key] == nil then credits[key] = tonumber(redis.call('GET', key)) or (led and 0) end -- false: unled
+    local most = credits[key] or MOST_UNLED - redis.call('LLEN', list)
     if shared == '1' then most = math.ceil(most / 2) end -- nobody takes all of what is left for everybody
     allowed = math.max(math.min(count, most), 0)
     for row = 0, allowed - 1 do redis.call('RPUSH', list, string.sub(ids, row * 16 + 1, row * 16 + 16)) end
-    if allowed > 0 and not unled then
+    if allowed > 0 and credits[key] then
       credits[key] = credits[key] - allowed
       taken[key] = (taken[key] or 0) + allowed
     end

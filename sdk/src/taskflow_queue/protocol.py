@@ -118,7 +118,6 @@ class Ready(Message, frozen=True):
 
     version: int
     definitions: list[Definition]
-    pid: int
 
 
 class Broken(Message, frozen=True):
@@ -179,7 +178,10 @@ ToSupervisor: TypeAlias = Born | Ready | Broken | Done | Progress | Logs | Pong
 class FrameError(ValueError):
     """What arrived is no frame of this protocol: the other side is broken, or not ours."""
 
-    before: Sequence[ToSupervisor] = ()  # what a supervisor had been told in the same breath, until then
+    def __init__(self, message: str, before: Sequence[ToSupervisor] = ()) -> None:
+        """`before`: what a supervisor was told in the same breath, until then."""
+        super().__init__(message)
+        self.before = before
 
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -249,7 +251,5 @@ class SupervisorDecoder:
             for body in self._splitter.split(data):
                 messages += self._unpack(body)
         except (msgspec.DecodeError, FrameError) as wrong:
-            error = FrameError(str(wrong))
-            error.before = messages
-            raise error from wrong
+            raise FrameError(str(wrong), messages) from wrong
         return messages

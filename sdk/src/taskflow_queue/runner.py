@@ -273,7 +273,7 @@ def main() -> None:
     except BaseException as wrong:  # noqa: BLE001 - a module may raise SystemExit as well as anything else
         end.sendall(wire.encode([wire.Broken(outcomes.trace_of(wrong))]))
         os._exit(1)
-    end.sendall(wire.encode([wire.Ready(wire.VERSION, [_definition(task) for task in tasks.values()], os.getpid())]))
+    end.sendall(wire.encode([wire.Ready(wire.VERSION, [_definition(task) for task in tasks.values()])]))
     loop = new_loop()
     runner = Runner(loop, tasks, hello.slots, marker)
     end.settimeout(0)

@@ -51,7 +51,6 @@ def serve() -> Fork:
         print(_THREADED, file=sys.stderr, flush=True)  # noqa: T201 - there is no logging here
     gc.freeze()  # a collection would touch, and so copy, what children share
     with socket.socket(fileno=int(number)) as asked:
-        asked.set_inheritable(False)
         while True:
             data, descriptors, _, _ = socket.recv_fds(asked, FORK.size, _DESCRIPTORS)
             if not data:
@@ -60,8 +59,6 @@ def serve() -> Fork:
             if version != VERSION:
                 sys.exit(f"the worker speaks version {version} with its children, and this SDK version {VERSION}")
             end, mark = descriptors
-            for descriptor in descriptors:
-                os.set_inheritable(descriptor, False)  # noqa: FBT003 - no program that a task starts shall have it
             if _fork(end):
                 os.close(end)
                 os.close(mark)
@@ -69,7 +66,9 @@ def serve() -> Fork:
             asked.close()
             runner_guard.die_with(int(parent))
             runner_guard.call("taskflow-child")
-            return Fork(socket.socket(fileno=end), mark, wall)
+            ours = socket.socket(fileno=end)
+            ours.set_inheritable(False)  # no program that a task starts shall have it
+            return Fork(ours, mark, wall)
 
 
 def _fork(end: int) -> bool:

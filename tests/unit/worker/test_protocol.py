@@ -38,7 +38,8 @@ definitions = st.builds(
     st.booleans(),
 )
 to_supervisor = st.one_of(
-    st.builds(wire.Ready, small, st.lists(definitions, max_size=3), small),
+    st.builds(wire.Born, small),
+    st.builds(wire.Ready, small, st.lists(definitions, max_size=3)),
     st.builds(wire.Broken, texts),
     st.builds(
         wire.Done,
