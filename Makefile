@@ -56,7 +56,7 @@ run: $(STAMP)  ## Everything on a laptop: servers, API, scheduler, worker, until
 	@$(VENV)/bin/taskflow dev
 
 test: $(STAMP)  ## All tests on real servers (PG=15: the machine's PostgreSQL 15; T=paths, ARGS=..., JOBS=2)
-	@$(PY) -m pytest $(T) -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(PY) -m pytest $(T) -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(STAMP)  ## The fault tests at full size (long; F=paths for some of them, ARGS=...)
 	@TASKFLOW_TEST_FAULTS=full $(PY) -m pytest $(F) --timeout 3600 $(ARGS)

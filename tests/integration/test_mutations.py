@@ -24,6 +24,7 @@ from tests.machine import deeds
 from tests.machine.calls import Fate
 from tests.machine.trail import Violation
 from tests.machine.world import CAPPED, World
+from tests.signals import until
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -153,10 +154,20 @@ def a_waiting_task_becomes_urgent_above_a_floor(world: World) -> None:
     """What was urgent before is claimed, and younger than the one that becomes urgent."""
     waiting = submitted(world, priority=PriorityType.LOW)
     deeds.claim(world, world.workers[0], submitted(world, priority=PriorityType.HIGH))
-    for _ in range(3):
-        world.check()
+    settle(world)
     deeds.raise_floors(world, 0)
     deeds.reprioritize(world, waiting, PriorityType.HIGH)
+
+
+def settle(world: World) -> None:
+    """Look until all that was drawn so far is settled: another test's transaction may be open."""
+    drawn = world.run(queue.look_at_sequence(world.observer)).last
+
+    def settled() -> bool:
+        world.check()
+        return world.settled.seq >= drawn
+
+    until(settled, 60)
 
 
 def submitted(world: World, **more: Any) -> list[UUID]:

@@ -28,7 +28,7 @@ from tests.conftest import _database
 from tests.machine import million
 from tests.machine.plans import FAILED_PLAN_MS, PLACE, Session, Spy, Visit, rolled_back
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("plans"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TYPES = [f"t{number}" for number in range(7)]
 QUEUES = [f"q{number}" for number in range(20)]

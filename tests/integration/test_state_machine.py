@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from core.domain.task import Claimed, Ending
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("machine")]
+pytestmark = pytest.mark.slow
 
 FULL = os.environ.get("TASKFLOW_TEST_FAULTS") == "full"
 fates = st.sampled_from([*[Fate.ACK] * 5, Fate.HOLD, Fate.HOLD, Fate.LOST, Fate.UNDONE, Fate.FAIL])

@@ -1,4 +1,4 @@
-"""The fixtures of system tests. Each module has one world, on one xdist worker: `pytestmark = together(__name__)`."""
+"""The fixtures of system tests. Each module has one world; `make test` keeps a file's tests on one xdist worker."""
 
 from __future__ import annotations
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.fault,
     pytest.mark.slow,
-    pytest.mark.xdist_group("stores"),
     pytest.mark.timeout(3600 if FULL else 180),
 ]
 
