@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 from core import config
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 SECRET_KEY = "a-key-for-tests-only-that-is-long-enough"
 TEMPLATE = "template_taskflow"
 _FOLDER = "TASKFLOW_TEST_FOLDER"
+
+settings.register_profile("taskflow", deadline=None)  # how long an example takes depends on who else is busy
+settings.load_profile("taskflow")
 
 
 def pytest_configure(config: pytest.Config) -> None:

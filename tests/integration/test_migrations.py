@@ -170,7 +170,7 @@ def test_a_migration_behind_a_lock_gives_up_and_can_be_repeated(database_url: st
     fill(database_url)
     impatient = migrate.config(database_url)
     impatient.attributes["lock_timeout"] = "100ms"
-    command.downgrade(impatient, "0002")  # what came later does not touch tasks
+    command.downgrade(migrate.config(database_url), "0002")  # what came later does not touch tasks
     before = described(database_url)
     with connected(database_url) as holder:
         holder.execute(text("lock table tasks in access exclusive mode"))
@@ -178,7 +178,7 @@ def test_a_migration_behind_a_lock_gives_up_and_can_be_repeated(database_url: st
             command.downgrade(impatient, "base")
         holder.rollback()
     assert described(database_url) == before  # nothing was half done
-    command.downgrade(impatient, "base")
+    command.downgrade(migrate.config(database_url), "base")
     assert tables(database_url) == {"alembic_version"}
 
 

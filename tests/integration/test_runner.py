@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -162,10 +163,12 @@ def test_logs_are_bounded(shared: Kid) -> None:
 
 
 def test_progress_is_told_while_the_task_runs_but_not_often(shared: Kid) -> None:
+    began = time.monotonic()
     key = shared.run("steps", count=30, pause=0.02)
     shared.done(key)
+    most = (time.monotonic() - began) / 0.25 + 2
     told = [message for message in shared.seen if isinstance(message, wire.Progress) and message.id == key[0]]
-    assert 1 <= len(told) <= 5
+    assert 1 <= len(told) <= most
     assert told == sorted(told, key=lambda message: message.fraction)
 
 
@@ -242,7 +245,7 @@ def test_a_child_ends_with_its_supervisor(tmp_path: Path) -> None:
     child = int(mark.read_text())
     parent.kill()
     parent.wait()
-    until(lambda: not alive(child), within=1.0)
+    until(lambda: not alive(child))
 
 
 def test_a_child_stops_when_it_is_idle_and_told_to(shared: Kid) -> None:

@@ -324,7 +324,6 @@ def world(database_url: str) -> Iterator[World]:
 PROFILE = settings(
     max_examples=500 if FULL else 80,
     stateful_step_count=100 if FULL else 60,
-    deadline=None,
     derandomize=False,
     database=None,
     print_blob=True,

@@ -122,7 +122,8 @@ async def test_a_busy_worker_is_ready_until_its_last_end_is_recorded(
 async def test_a_cordon_does_not_wait_for_a_beat(home: House, database_url: str) -> None:
     with Probed({"DATABASE_URL": database_url}, HEARTBEAT_INTERVAL_SECONDS="60") as worker:
         worker.started()
-        listening = "select count(*) from pg_stat_activity where application_name = 'tf-worker-beat'"
+        listening = "select count(*) from pg_stat_activity where datname = current_database()"
+        listening += " and application_name = 'tf-worker-beat'"
 
         async def beats() -> bool:
             async with home.database.connection() as tx:
@@ -158,7 +159,7 @@ async def test_a_claim_that_was_sent_before_the_cordon_keeps_the_worker_ready(ho
 
 async def _waits(home: House, name: str) -> bool:
     """Whether a statement of a program waits for a lock; the transaction that has the lock would hear it once only."""
-    waiting = "application_name = $1 and wait_event_type = 'Lock' and state = 'active'"
+    waiting = "datname = current_database() and application_name = $1 and wait_event_type = 'Lock' and state = 'active'"
     async with home.database.connection() as tx:
         return bool(await tx.fetchval(f"select count(*) from pg_stat_activity where {waiting}", name))
 

@@ -85,7 +85,7 @@ def cgroup() -> Iterator[Path]:
     until(removed)
 
 
-@pytest.mark.parametrize(("handler", "arguments"), [("eat", {"step": 32, "pause": 0.0}), ("leap", {}), ("aleap", {})])
+@pytest.mark.parametrize(("handler", "arguments"), [("eat", {"step": 32, "pause": 0.05}), ("leap", {}), ("aleap", {})])
 async def test_in_a_container_a_child_ends_before_the_kernel_ends_anybody(
     home: House, database_url: str, cgroup: Path, handler: str, arguments: dict[str, float]
 ) -> None:

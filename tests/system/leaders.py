@@ -47,7 +47,8 @@ execute function record_leader_write('{table}')
 WRITES = "select count(*) from leader_writes where epoch = %s"
 STALE = "select * from leader_writes where epoch <> epoch_then"
 IN_THE_GATE = """
-select 1 from pg_stat_activity where application_name = %s and wait_event_type = 'Lock' and wait_event = 'advisory'
+select 1 from pg_stat_activity
+where datname = current_database() and application_name = %s and wait_event_type = 'Lock' and wait_event = 'advisory'
 """
 INTERVALS = """
 select begun.created_at as begun, min(over.created_at) as over
@@ -172,8 +173,10 @@ def quick(world: World, history: Path) -> list[str]:
 def orphans(world: World, history: Path) -> list[str]:
     """Tasks of a worker that was killed."""
     [worker] = world.workers(TASKFLOW_WORKER_QUEUES="orphans")
-    ids = world.submit_each("awork", [{"history": str(history), "seconds": 1.0}] * 3, queue="orphans")
+    killed = history.with_suffix(".killed")
+    ids = world.submit_each("abeside", [{"history": str(history), "until": str(killed)}] * 3, queue="orphans")
     world.running(ids)
     world.fleet.kill(worker)
+    killed.touch()
     world.workers(TASKFLOW_WORKER_QUEUES="orphans")
     return ids

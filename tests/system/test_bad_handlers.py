@@ -257,6 +257,7 @@ def test_row_37_the_key_is_the_same_over_retries_and_a_rescue(fleet: World, hist
     fleet.ended(retried)
     rescued = fleet.submit("key", history=str(history), failures=0, seconds=1.5)[0]
     fleet.running([rescued])
+    until(lambda: any(line["task"] == rescued for line in read(history)))
     holder = fleet.holders([rescued])[rescued]
     member = next(member for member in fleet.fleet.living("worker") if member.pid == holder)
     fleet.fleet.kill(member)

@@ -64,6 +64,10 @@ from idempotency_keys cross join lateral json_array_elements(answer) as answer (
 where not exists (select from tasks where id = (answer.item ->> 'id')::uuid)
 """
 EVENTS = "select event_type::text as event from task_events where task_id = any(%s::uuid[])"
+UNDER_WAY = """
+select count(*) from pg_stat_activity
+where datname = current_database() and application_name like 'tf-api%%' and xact_start is not null
+"""
 # What a worker says when it believes that a task is not its own, or that it does not know one of its own.
 LOST = ("outcomes were refused", "tasks are not this worker's", "PostgreSQL says that this worker runs")
 
@@ -274,6 +278,7 @@ def test_row_20_a_cancel_cut_anywhere_is_whole_or_not_at_all(lossy: Lossy, face:
         ids.append(task)
         lossy.api.fresh(sent)
         status = cancelled(task)
+        until(lambda: not lossy.world.one(UNDER_WAY))
         assert lossy.world.rows(HALF_DONE) == []
         seen[f"{status} {lossy.world.statuses([task])[task]}"] += 1
         lossy.api.reset_after = None

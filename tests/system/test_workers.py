@@ -46,7 +46,7 @@ LOT = LONG + 2 * QUICK
 SOON = 20.0  # what is promised of an orphan, and of a task that its worker has forgotten
 LONGER = LEASE + 0.7
 KILLS, TERMINATIONS, STOPPED = (12, 50, 200) if FULL else (3, 4, 10)
-WORK, AWORK = "tests.system.tasks:work", "tests.system.tasks:awork"
+WORK, AWORK, ABESIDE = (f"tests.system.tasks:{name}" for name in ("work", "awork", "abeside"))
 UNCHARGED = "select count(*) from tasks where id = any(%s::uuid[]) and (retry_count, crash_count) = (0, 0)"
 # From the ending of this cause, or of the moment when its worker was killed, to the task's next start.
 RESTART = """
@@ -180,7 +180,7 @@ def test_kill_9_of_a_supervisor_leaves_no_child(fleet: World, history: Path) -> 
     for victim in victims:
         fleet.fleet.kill(victim)
 
-    until(lambda: not any(_runs(child) for child in children), 1.0)
+    until(lambda: not any(_runs(child) for child in children))
 
     for task in bad:
         assert fleet.client.cancel(task, force=True) == "CANCELLED"
@@ -217,9 +217,9 @@ def _stop_three_leases(world: World, history: Path) -> tuple[list[str], list[str
 
     Their children go on and end the short tasks; the longest ones still run when their supervisor wakes up.
     """
-    payload = {"history": str(history), "seconds": LEASE}
-    short = send(world, AWORK, 20, "async", payload)
-    endless = send(world, AWORK, 2 * WORKERS, "async", payload | {"seconds": 7 * LEASE})
+    stopped = history.with_name(f"{history.name}-{uuid4().hex}")
+    short = send(world, ABESIDE, 20, "async", {"history": str(history), "until": str(stopped)})
+    endless = send(world, AWORK, 2 * WORKERS, "async", {"history": str(history), "seconds": 7 * LEASE})
     ids = [*short, *endless]
     until(lambda: all(starts(history)[task] for task in ids), 20)
     holders = world.holders(ids)
@@ -229,6 +229,7 @@ def _stop_three_leases(world: World, history: Path) -> tuple[list[str], list[str
     before = {victim.pid: world.rows(IDS_OF, victim.pid)[-1]["id"] for victim in victims}
     for victim in victims:
         victim.signal(signal.SIGSTOP)
+    stopped.touch()
     wake = monotonic() + 3 * LEASE
     identities = list(before.values())
     running = "select id::text, attempt from tasks where worker_id = any(%s::uuid[]) and status::text = 'IN_PROGRESS'"

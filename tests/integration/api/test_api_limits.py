@@ -8,6 +8,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 
 from core import config, embedded
 from core import queue_manager as queue
@@ -16,7 +17,7 @@ from core.domain.limits import Rate, take
 from core.errors import Throttled
 from core.limits import _RATE, Limiter, Tries, refuse
 from core.pool import Database
-from core.redis_client import Server, get_redis, get_redis_client
+from core.redis_client import Server, _options
 from tests.integration.api.conftest import PASSWORD, running
 
 if TYPE_CHECKING:
@@ -30,9 +31,15 @@ TASK = {"type": "a:b"}
 
 @pytest.fixture
 async def high(environment: dict[str, str]) -> AsyncIterator[Server]:
-    server = Server("high")
+    """A server that a busy machine cannot make look down: what is counted here is calls, not time."""
+    server = Server("high", seconds=10.0)
     yield server
     await server.aclose()
+
+
+def patient(which: Which) -> redis.Redis:
+    """A client for the test's own deeds."""
+    return redis.Redis(**_options(which, 10.0))
 
 
 class Clock(SystemClock):
@@ -45,6 +52,9 @@ class Clock(SystemClock):
 
 
 async def test_a_submit_tells_what_is_left_and_a_batch_costs_what_it_holds(api: Api) -> None:
+    store = api.parts.limiter._store
+    assert isinstance(store, Server)
+    store._seconds = 10.0  # see `high`
     with config.override(rate_limit_submit_per_minute=10):
         user = api.user("ada")
         async with (
@@ -81,7 +91,7 @@ async def test_guessing_passwords_ends_soon_whatever_the_headers_say(api: Api) -
             guess = {"username": "ada", "password": f"guess number {number}"}
             answer = await api.anonymous.post("/v1/auth/token", json=guess, headers=headers)
             codes.append(answer.status_code)
-            get_redis().flushall()  # emptying Redis opens no door
+            patient("high").flushall()  # emptying Redis opens no door
         assert codes[:5] == [401] * 5
         assert set(codes[5:]) == {429}
         assert int(answer.headers["retry-after"]) <= 60
@@ -212,15 +222,7 @@ async def test_two_processes_share_one_allowance(high: Server) -> None:
     assert 6000 - 2 * (6000 // 600) <= granted <= 6000 + 60
 
 
-@pytest.fixture
-async def patient(environment: dict[str, str]) -> AsyncIterator[Server]:
-    """A server that a busy machine cannot make look down: what is counted here is calls, not time."""
-    server = Server("high", seconds=10.0)
-    yield server
-    await server.aclose()
-
-
-async def test_a_crowd_costs_a_few_round_trips(patient: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crowd_costs_a_few_round_trips(high: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     run = Server.run
 
@@ -229,7 +231,7 @@ async def test_a_crowd_costs_a_few_round_trips(patient: Server, monkeypatch: pyt
         return await run(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Server, "run", counted)
-    limiter = Limiter(patient, Clock())
+    limiter = Limiter(high, Clock())
     verdicts = await asyncio.gather(*(limiter.take("crowd", Rate(60_000)) for _ in range(1000)))
     assert {verdict.granted for verdict in verdicts} == {1}
     assert len(calls) == 10
@@ -247,7 +249,7 @@ async def test_without_redis_a_bucket_of_our_own_decides() -> None:
 
 
 async def test_a_redis_without_memory_refuses_nobody(api: Api, redis_servers: Servers) -> None:
-    server = get_redis()
+    server = patient("high")
     async with api.person("ada") as ada:
         try:
             server.config_set("maxmemory", 1)
@@ -261,7 +263,7 @@ async def test_a_redis_without_memory_refuses_nobody(api: Api, redis_servers: Se
 @contextmanager
 def gone(servers: Servers, how: str) -> Iterator[None]:
     """Both Redis killed, or frozen so that connections hang."""
-    pids: dict[Which, int] = {which: get_redis_client(which).info("server")["process_id"] for which in ("high", "low")}
+    pids: dict[Which, int] = {which: patient(which).info("server")["process_id"] for which in ("high", "low")}
     for which, pid in pids.items():
         if how == "frozen":
             os.kill(pid, signal.SIGSTOP)

@@ -22,7 +22,7 @@ def settled(world: World) -> bool:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**64))
 def test_plan_interrupts_no_task_whoever_says_how_many(seed: int) -> None:
     rand = Random(seed)
@@ -47,7 +47,7 @@ def test_plan_interrupts_no_task_whoever_says_how_many(seed: int) -> None:
     assert settled(world)
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=75)
 @given(st.integers(0, 2**64))
 def test_plan_follows_the_depth_to_zero_and_interrupts_nothing(seed: int) -> None:
     rand = Random(seed)

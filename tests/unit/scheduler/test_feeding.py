@@ -256,7 +256,7 @@ def happens(world: World, deed: str, late: list[int], seqs: Iterator[int], data:
             del world.rows[data.draw(st.sampled_from(sorted(world.rows)))]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), deeds=st.lists(st.sampled_from(DEEDS), max_size=40))
 def test_every_row_is_claimed_in_the_end_whatever_happens(data: st.DataObject, deeds: list[str]) -> None:
     """Rows commit in any order, hints get lost, sends fail, workers come and go; then nothing happens for a while."""
