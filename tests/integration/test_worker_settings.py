@@ -92,9 +92,6 @@ async def test_a_pod_introduces_itself(home: House, database_url: str) -> None:
     assert json.loads(row["facts"]) == {"pod": "text-7d", "pod_uid": "u-1", "namespace": "prod", "node": "n1"}
 
 
-SLOTS = {"sync_busy": 1.0, "sync_free": 1.0, "async_free": 200.0}
-
-
 async def test_metrics_tell_slots_and_waits(home: House, database_url: str) -> None:
     with Probed({"DATABASE_URL": database_url}) as worker:
         worker.started()
@@ -102,11 +99,12 @@ async def test_metrics_tell_slots_and_waits(home: House, database_url: str) -> N
         await home.becomes(busy, "IN_PROGRESS")
         await home.ended(await home.submit("anoop", 50))
 
-        slots = [f'taskflow_worker_slots{{state="{state}"}} {number}' for state, number in SLOTS.items()]
+        slots = {"sync_busy": 1.0, "sync_free": 1.0, "async_free": 200.0}
+        lines = [f'taskflow_worker_slots{{state="{state}"}} {number}' for state, number in slots.items()]
 
         def told() -> str:  # they are counted at each beat
             text = httpx2.get(f"http://127.0.0.1:{worker.port}/metrics").text
-            return text if all(line in text for line in slots) else ""
+            return text if all(line in text for line in lines) else ""
 
         text = until(told)
     assert 'taskflow_task_wait_seconds_count{queue="default"} 51.0' in text

@@ -157,7 +157,7 @@ def test_a_flood_of_an_unknown_type_delays_nobody(fleet: World, history: Path) -
 
     assert set(statuses.values()) == {"COMPLETED"}
     before, after = fleet.one(MEDIAN, without), fleet.one(MEDIAN, behind)
-    assert after - before <= 5.0, (before, after)
+    assert after - before <= 2.0, (before, after)  # a hint that a busy Redis lost costs a second
     waiting = "select count(*) from tasks where type = 'nowhere:unknown' and status::text = 'QUEUED' and attempt = 0"
     assert fleet.one(waiting) == FLOOD
     last = "select max(seq) from tasks where type = 'nowhere:unknown'"

@@ -49,9 +49,7 @@ ROUNDS = 20 if FULL else 3
 KILLS = 15 if FULL else 1  # every 20 s for 5 minutes
 QUICK = ("before_commit", "between_commit_and_hint", "in_rescue")
 TAKEN_OVER = 15.0  # seconds, for a leader that stopped inside a transaction
-# Seconds from the death of a leader to the first start of what only a leader can let through: ten are promised, and a
-# machine that is busy with other tests adds to the eight that the lease and the looks at it may take.
-RESUMED = 10.0 if FULL else 15.0
+RESUMED = 10.0  # seconds from the death of a leader to the first start of what only a leader can let through
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +142,7 @@ def test_row_05_leader_stopped_at_a_statement_writes_nothing(
     assert world.rows(STALE) == []
 
 
-def test_row_04_a_killed_leader_is_succeeded_in_time(led: tuple[World, Proxy], history: Path) -> None:
+def test_row_04_a_killed_leader_is_succeeded_within_ten_seconds(led: tuple[World, Proxy], history: Path) -> None:
     world, _ = led
     for turn in range(KILLS):
         notes, key = history.with_name(f"{history.name}-{turn}"), f"after death {turn}"
@@ -165,6 +163,7 @@ def test_row_04_a_killed_leader_is_succeeded_in_time(led: tuple[World, Proxy], h
         world.ended([*gated, *clients.ids], 40)
         assert verify(world, [*gated, *clients.ids], notes).clean().events["RESCUED"] == 0
         capped(world, gated, key)
+        print(f"row 4: {waited.total_seconds():.2f} s from the death to the first start")
         assert waited.total_seconds() <= RESUMED
         assert world.rows(STALE) == []
         assert (new.alive(), other.alive(), world.fleet.leader()) == (True, True, first)

@@ -17,7 +17,8 @@ from core.domain.limits import Rate, take
 from core.errors import Throttled
 from core.limits import _RATE, Limiter, Tries, refuse
 from core.pool import Database
-from core.redis_client import Server, _options
+from core.redis_client import Server
+from tests.conftest import flush
 from tests.integration.api.conftest import PASSWORD, running
 
 if TYPE_CHECKING:
@@ -35,11 +36,6 @@ async def high(environment: dict[str, str]) -> AsyncIterator[Server]:
     server = Server("high", seconds=10.0)
     yield server
     await server.aclose()
-
-
-def patient(which: Which) -> redis.Redis:
-    """A client for the test's own deeds."""
-    return redis.Redis(**_options(which, 10.0))
 
 
 class Clock(SystemClock):
@@ -78,7 +74,7 @@ async def test_a_submit_tells_what_is_left_and_a_batch_costs_what_it_holds(api: 
             assert (await eve.post("/v1/tasks", json=TASK)).status_code == 201
 
 
-async def test_guessing_passwords_ends_soon_whatever_the_headers_say(api: Api) -> None:
+async def test_guessing_passwords_ends_soon_whatever_the_headers_say(api: Api, redis_servers: Servers) -> None:
     api.user("ada")
     with config.override(rate_limit_auth_per_minute=5):
         codes = []
@@ -91,7 +87,7 @@ async def test_guessing_passwords_ends_soon_whatever_the_headers_say(api: Api) -
             guess = {"username": "ada", "password": f"guess number {number}"}
             answer = await api.anonymous.post("/v1/auth/token", json=guess, headers=headers)
             codes.append(answer.status_code)
-            patient("high").flushall()  # emptying Redis opens no door
+            flush(redis_servers)  # emptying Redis opens no door
         assert codes[:5] == [401] * 5
         assert set(codes[5:]) == {429}
         assert int(answer.headers["retry-after"]) <= 60
@@ -249,8 +245,9 @@ async def test_without_redis_a_bucket_of_our_own_decides() -> None:
 
 
 async def test_a_redis_without_memory_refuses_nobody(api: Api, redis_servers: Servers) -> None:
-    server = patient("high")
+    assert redis_servers.redis_high is not None
     async with api.person("ada") as ada:
+        server = redis.Redis(*redis_servers.redis_high)
         try:
             server.config_set("maxmemory", 1)
             answers = [await ada.post("/v1/tasks", json=TASK) for _ in range(5)]
@@ -263,7 +260,11 @@ async def test_a_redis_without_memory_refuses_nobody(api: Api, redis_servers: Se
 @contextmanager
 def gone(servers: Servers, how: str) -> Iterator[None]:
     """Both Redis killed, or frozen so that connections hang."""
-    pids: dict[Which, int] = {which: patient(which).info("server")["process_id"] for which in ("high", "low")}
+    pids: dict[Which, int] = {}
+    for which in ("high", "low"):
+        address = servers.redis_high if which == "high" else servers.redis_low
+        assert address is not None
+        pids[which] = redis.Redis(*address).info("server")["process_id"]
     for which, pid in pids.items():
         if how == "frozen":
             os.kill(pid, signal.SIGSTOP)
