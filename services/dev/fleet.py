@@ -31,6 +31,7 @@ Role = Literal["api", "scheduler", "worker"]
 
 READY_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
+_REAP_SECONDS: Final = 10.0
 _STEP: Final = 0.02
 _LAST_WORDS: Final = 5
 _TERM_ENDS: Final = {"deposed, standing by", "not leading, standing by", "stopped"}
@@ -80,6 +81,14 @@ class Member:
     def resume(self) -> None:
         """SIGCONT."""
         self.signal(signal.SIGCONT)
+
+    def reap(self) -> None:
+        """Wait until it is gone, which it was told to be.
+
+        Not for ever: a Ctrl-C within Popen.poll leaves a lock behind, and then nobody can know.
+        """
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_REAP_SECONDS)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """What it has logged; lines that are not JSON come as {"event": line}."""
@@ -138,7 +147,7 @@ class Fleet:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
             for member in self.members:
-                member.process.wait()
+                member.reap()
             self._guardian.dismiss()
 
     def start(self, role: Role, *, name: str = "", **env: str) -> Member:
@@ -174,13 +183,23 @@ class Fleet:
         """Start a worker that serves the tasks of `modules`."""
         return self.start("worker", **({"TASKFLOW_WORKER_MODULES": ",".join(modules)} if modules else {}), **env)
 
-    def ready(self, *members: Member, within: float = READY_SECONDS) -> None:
-        """Wait until these, or all, are ready. Raises FleetError with the last words of one that died."""
+    def ready(
+        self, *members: Member, within: float = READY_SECONDS, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
+        """Wait until these, or all, are ready; each step calls `meanwhile`, which may raise to end it.
+
+        Raises FleetError with the last words of one that died.
+        """
         for member in members or tuple(self.living()):
-            answered = wait(lambda one=member: not one.alive() or one.said("ready") is not None, within)  # type: ignore[misc]
+
+            def answered(one: Member = member) -> bool:
+                meanwhile()
+                return not one.alive() or one.said("ready") is not None
+
+            in_time = wait(answered, within)
             if not member.alive():
                 raise FleetError(f"{member.name} ended with {member.process.returncode}: {member.last_words()}")
-            if not answered:
+            if not in_time:
                 raise FleetError(f"{member.name} was not ready within {within:.0f} s: {member.last_words()}")
 
     def living(self, role: Role | None = None) -> list[Member]:
@@ -196,7 +215,7 @@ class Fleet:
     def kill(self, member: Member) -> None:
         """Kill -9, and wait until it is gone."""
         member.signal(signal.SIGKILL)
-        member.process.wait()
+        member.reap()
 
     def replace(self, member: Member) -> Member:
         """Start another process with the same role and settings."""

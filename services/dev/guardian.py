@@ -49,7 +49,8 @@ class Guardian:
             with contextlib.suppress(OSError, subprocess.TimeoutExpired):
                 self._process.communicate(_DISMISSED, timeout=_SECONDS)
             self._process.kill()
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_SECONDS)
             self._process = None
 
 

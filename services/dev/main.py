@@ -41,6 +41,27 @@ class _Stop(Exception):
     """Ctrl-C or SIGTERM."""
 
 
+class Stopping:
+    """Whether we were asked to stop, by ctrl-c, SIGTERM or SIGHUP; to be looked at where nothing is half done.
+
+    A handler that raises does so between any two steps of what just runs, and some libraries cannot stand that: one
+    that came within Popen.poll left its lock held, and the wait for that process had no end.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: object) -> None:
+        self._asked = True
+
+    def look(self) -> None:
+        """Raises _Stop, if we were."""
+        if self._asked:
+            raise _Stop
+
+
 def say(text: str) -> None:
     """Tell the person at the terminal."""
     sys.stdout.write(f"{text}\n")
@@ -51,16 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run until stopped; the exit code: 0 stopped, 1 it could not start, 2 wrong call or setting."""
     asked = _parse(arguments)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-
-    def stop(_number: int, _frame: object) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # stopping takes a moment, and is done once
-        raise _Stop
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
     try:
-        run(asked, Path.cwd())
+        run(asked, Path.cwd(), Stopping())
     except _Stop:
         say("stopped")
         return 0
@@ -72,8 +85,8 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
-def run(asked: argparse.Namespace, folder: Path) -> NoReturn:
-    """Start everything, then look after it for ever. Raises _Stop, TaskFlowError."""
+def run(asked: argparse.Namespace, folder: Path, stopping: Stopping) -> NoReturn:
+    """Start everything, then look after it until asked to stop. Raises _Stop, TaskFlowError."""
     place = folder / ".taskflow"
     started = monotonic()
     with ExitStack() as stack:
@@ -85,8 +98,9 @@ def run(asked: argparse.Namespace, folder: Path) -> NoReturn:
         environment = _environment(servers, place, folder, asked)
         migrate.upgrade(servers.database_url)
         key = _key(servers.database_url, places.known_key(folder))
-        stack.callback(say, "stopping …")
+        stopping.look()
         fleet = stack.enter_context(Fleet(_empty(place / "logs"), environment))
+        stack.callback(say, "stopping …")
         keeper = Keeper(fleet, folder, lambda: asked.modules or sources.found_in(folder), say, reload=asked.reload)
         members = [
             fleet.api(port=port, name="api"),
@@ -94,7 +108,7 @@ def run(asked: argparse.Namespace, folder: Path) -> NoReturn:
             fleet.worker(*keeper.modules(), name="worker"),
         ]
         keeper.keep(*members)
-        fleet.ready(*members[:2])
+        fleet.ready(*members[:2], meanwhile=stopping.look)
         file = places.write_client(folder, url, key)
         places.write_stores(place, environment)
         _show(servers, keeper, url, key=f"{key} ({file.relative_to(folder)})", seconds=monotonic() - started)
@@ -102,6 +116,7 @@ def run(asked: argparse.Namespace, folder: Path) -> NoReturn:
         while True:
             keeper.look()
             tail.look(fleet.members)
+            stopping.look()
             pause(_LOOK)
 
 

@@ -63,6 +63,12 @@ class Dev:
     def said(self) -> str:
         return self.out.read_text()
 
+    def living(self) -> str:
+        """Who of it still runs and what it does, for whoever wonders why it did not end."""
+        mine = psutil.Process(self.process.pid)
+        every = [mine, *mine.children(recursive=True)]
+        return "\n".join(str(one.as_dict(["pid", "status", "cmdline"])) for one in every)
+
     def pid(self, name: str) -> int:
         found = re.search(rf"^  {name} +(\d+)", self.said(), re.MULTILINE)
         assert found is not None, self.said()
@@ -137,7 +143,7 @@ def test_the_first_quarter_of_an_hour(dev: Dev) -> None:
     # It stops cleanly, and leaves no process behind.
     dev.process.send_signal(signal.SIGINT)
     os.killpg(dev.process.pid, signal.SIGINT)
-    assert until(lambda: dev.process.poll() is not None, 40), dev.said()
+    assert until(lambda: dev.process.poll() is not None, 40), dev.said() + dev.living()
     assert dev.process.returncode == 0, dev.said()
     here = str(dev.folder)
     left = [one for one in psutil.process_iter(["cmdline"]) if here in " ".join(one.info["cmdline"] or [])]
