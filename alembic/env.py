@@ -24,6 +24,7 @@ def run() -> None:
     """Run the migrations under an advisory lock, so that several replicas may start at once."""
     url = context.config.attributes.get("url") or for_psycopg2(settings.database_url)
     lock_timeout = context.config.attributes.get("lock_timeout", "5s")
+    meanwhile = context.config.attributes.get("meanwhile", lambda: None)
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     with engine.connect() as connection:
         connection.execute(text("set statement_timeout = '10min'"))
@@ -33,6 +34,7 @@ def run() -> None:
             text("select pg_try_advisory_lock(:a, :b)"), {"a": MIGRATION_LOCK[0], "b": MIGRATION_LOCK[1]}
         ):
             connection.commit()
+            meanwhile()
             clock.pause(LOOK_SECONDS)
         connection.execute(text("select set_config('lock_timeout', :most, false)"), {"most": lock_timeout})
         connection.commit()

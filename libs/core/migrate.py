@@ -38,9 +38,14 @@ def config(url: str) -> Config:
     return made
 
 
-def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database at `url` to `revision`. Safe to run from several processes at once."""
-    command.upgrade(config(url), revision)
+def upgrade(url: str, revision: str = "head", *, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Bring the database at `url` to `revision`. Safe to run from several processes at once.
+
+    While another process migrates, `meanwhile` is called now and then; it may raise to end the wait.
+    """
+    asked = config(url)
+    asked.attributes["meanwhile"] = meanwhile
+    command.upgrade(asked, revision)
 
 
 def downgrade(url: str, revision: str) -> None:

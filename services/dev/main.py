@@ -91,12 +91,12 @@ def run(asked: argparse.Namespace, folder: Path, stopping: Stopping) -> NoReturn
     started = monotonic()
     with ExitStack() as stack:
         stack.callback(say, "everything is stopped; the data stays in .taskflow/")
-        servers = stack.enter_context(embedded.running(place))
+        servers = stack.enter_context(embedded.running(place, meanwhile=stopping.look))
         stack.callback(places.forget_stores, place)
         port = _port(asked.port)
         url = f"http://{HOST}:{port}"
         environment = _environment(servers, place, folder, asked)
-        migrate.upgrade(servers.database_url)
+        migrate.upgrade(servers.database_url, meanwhile=stopping.look)
         key = _key(servers.database_url, places.known_key(folder))
         stopping.look()
         fleet = stack.enter_context(Fleet(_empty(place / "logs"), environment))

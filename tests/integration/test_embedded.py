@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 
 from core import config, embedded
+from core.embedded.places import Place
 from core.embedded.processes import Process
 from core.errors import SettingError, Unavailable
 
@@ -119,6 +120,15 @@ def test_two_at_once_start_one(folder: Path) -> None:
         thread.join()
     assert len(found) == 3
     assert len({servers.postgres_pid for servers in found}) == 1
+
+
+def test_who_waits_for_another_to_start_them_can_end_it(folder: Path) -> None:
+    def look() -> None:
+        raise InterruptedError
+
+    with Place(folder).locked(), pytest.raises(InterruptedError):
+        embedded.start(folder, postgres=True, redis=True, meanwhile=look)
+    assert not (folder / "postgres").exists()
 
 
 def test_settings_win_over_embedded_servers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

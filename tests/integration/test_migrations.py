@@ -166,6 +166,21 @@ def test_several_processes_may_migrate_at_once(empty_database_url: str) -> None:
     assert migrate.is_ready(empty_database_url)
 
 
+def test_who_waits_for_another_to_migrate_can_end_it(empty_database_url: str) -> None:
+    looks = []
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise InterruptedError
+
+    with connected(empty_database_url) as other:
+        other.execute(text("select pg_advisory_lock(29798, 9)"))
+        with pytest.raises(InterruptedError):
+            migrate.upgrade(empty_database_url, meanwhile=look)
+    assert tables(empty_database_url) == set()
+
+
 def test_a_migration_behind_a_lock_gives_up_and_can_be_repeated(database_url: str) -> None:
     fill(database_url)
     impatient = migrate.config(database_url)

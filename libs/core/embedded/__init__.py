@@ -21,7 +21,7 @@ from core.embedded.postgres import Postgres, StopMode
 from core.embedded.processes import Process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 Which = Literal["high", "low"]
@@ -66,15 +66,22 @@ class Servers:
         return values
 
 
-def start(directory: Path, *, postgres: bool | None = None, redis: bool | None = None) -> Servers:
+def start(
+    directory: Path,
+    *,
+    postgres: bool | None = None,
+    redis: bool | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> Servers:
     """Start what is wanted and does not run yet. None means: unless the settings already name one.
 
+    While another process starts or stops servers there, `meanwhile` is called now and then; it may raise to end that.
     The environment variable TASKFLOW_TEST_PG chooses a PostgreSQL of the machine by its major version.
     """
     place = Place(directory)
     want_redis = settings.redis if redis is None else redis
     own_postgres = not given("database_url") if postgres is None else postgres
-    with place.locked():
+    with place.locked(meanwhile):
         place.own()
         servers = Servers(directory=place.directory, database_url="", redis_high=None, redis_low=None)
         if own_postgres:
@@ -109,12 +116,20 @@ def stop(directory: Path, *, delete: bool = False) -> None:
 
 @contextmanager
 def running(
-    directory: Path, *, postgres: bool | None = None, redis: bool | None = None, delete: bool = False
+    directory: Path,
+    *,
+    postgres: bool | None = None,
+    redis: bool | None = None,
+    delete: bool = False,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[Servers]:
-    """Servers for as long as the block lasts, unless a living process had them started before: then they stay."""
+    """Servers for as long as the block lasts, unless a living process had them started before: then they stay.
+
+    `meanwhile` is as for `start`.
+    """
     ours = Place(directory).owner() in (None, Process.me())
     try:
-        yield start(directory, postgres=postgres, redis=redis)
+        yield start(directory, postgres=postgres, redis=redis, meanwhile=meanwhile)
     finally:
         if ours:
             stop(directory, delete=delete)

@@ -22,7 +22,7 @@ from core.embedded.processes import Process, load, save
 from core.errors import SettingError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _LOCK_SECONDS: Final = 120.0  # longer than initdb and a first start on a slow disk
 _SOCKET_PATH_BYTES: Final = 100  # the kernel takes 107 (103 on macOS)
@@ -65,8 +65,8 @@ class Place:
         self.user = server_user()
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One process at a time starts or stops servers here."""
+    def locked(self, meanwhile: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """One process at a time starts or stops servers here; who waits calls `meanwhile`, which may raise."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             file = (self.directory / "lock").open("a")
@@ -83,6 +83,7 @@ class Place:
                     if monotonic() > end:
                         message = f"another process has been starting the servers in {self.directory} for too long"
                         raise Unavailable(message, fix="end it, then try again") from held
+                    meanwhile()
                     pause(0.05)
             yield
 
