@@ -65,6 +65,17 @@ class Capture(io.TextIOBase):
 class Handler(logging.Handler):
     """Log records, one line each, into the running task's log."""
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Pass on one record, without the lock that handlers take: one write needs none.
+
+        logging takes it outside of its `try`. A sync task that is interrupted between the two would keep it for ever,
+        and the thread that speaks with the supervisor would wait for it.
+        """
+        passed: object = self.filter(record)  # since Python 3.12 it may be another record
+        if passed:
+            self.emit(passed if isinstance(passed, logging.LogRecord) else record)
+        return bool(passed)
+
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         try:
