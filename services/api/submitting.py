@@ -135,11 +135,14 @@ class _Flow(Generic[Asked, Answer]):
                 waiting.fail(refusal or error)
 
     async def _settle_all(self, crowd: Crowd[Asked, Answer]) -> None:
-        for waiting in crowd:
-            try:
-                waiting.resolve(await self._settle(waiting.asked))
-            except Exception as error:  # noqa: BLE001 - handed to who asked
-                waiting.fail(error)
+        # Together: one after the other, the last would wait for the pauses of all before it.
+        await asyncio.gather(*(self._settle_one(waiting) for waiting in crowd if not waiting.answer.done()))
+
+    async def _settle_one(self, waiting: _Waiting[Asked, Answer]) -> None:
+        try:
+            waiting.resolve(await self._settle(waiting.asked))
+        except Exception as error:  # noqa: BLE001 - handed to who asked
+            waiting.fail(_refusal(error) or error)
 
 
 def _refusal(error: Exception) -> TaskFlowError | None:
