@@ -227,7 +227,7 @@ class Reader:
         while pending and not found:
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                found += task.result()
+                found += [] if task.cancelled() else task.result()  # by `stop`, when it could not be woken
         for seat in self._seats.values():
             seat.leave()
         if pending:  # the other server's wait is ended while the caller is at work already

@@ -59,6 +59,10 @@ async def reads(refs: References) -> bool:
     return bool(await refs.low.client.hlen("tf:free"))
 
 
+async def blocked(refs: References) -> bool:
+    return all([(await server.client.info("clients"))["blocked_clients"] for server in (refs.high, refs.low)])
+
+
 async def give_up(refs: References, reader: Reader) -> None:
     """Begin to wait for a reference, and do not wait for the answer."""
     read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
@@ -124,6 +128,16 @@ async def test_a_read_that_its_caller_gave_up_loses_nothing(refs: References) ->
         await give_up(refs, reader)
         await hint(refs, NORMAL, one)
         assert [ref.id for ref in await reader.read(count=1, want=1, block_ms=0)] == one
+
+
+async def test_a_wait_that_cannot_be_woken_ends_with_nothing(refs: References) -> None:
+    async with reading(refs) as reader:
+        read = asyncio.create_task(reader.read(count=1, want=1, block_ms=20_000))
+        assert await happens(lambda: blocked(refs))
+        for server in (refs.high, refs.low):
+            server.breaker.failed()  # so that nobody asks it for anything just now
+        await reader.aclose()
+        assert await asyncio.wait_for(read, 5) == []
 
 
 async def test_two_readers_share_and_nobody_gets_twice(refs: References) -> None:
