@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from services.worker.holding import Job, Key
     from services.worker.warden import Warden
 
+_IDLE_SECONDS: Final = 30.0  # for an idle child to exit by itself, once it was told to
 _LAST_WORDS: Final = 0.5  # seconds for what a dead child still has in its socket, when a process of its holds it open
 
 
@@ -237,10 +238,11 @@ class Child(asyncio.Protocol):
         return self._pongs >= ping
 
     def stop(self) -> None:
-        """Let it exit when it is idle."""
+        """Let it exit, it is idle; what a task has left behind in its loop may keep it from hearing that."""
         self.open = False
         self.killed_for = self.killed_for or "idle"
         self.send([wire.Stop()])
+        asyncio.get_running_loop().call_later(_IDLE_SECONDS, self.kill, "idle")
 
     def waits_since(self, lane: Lane, slots: int) -> float:
         """Return when it was sent the first task of a lane that its `slots` do not run yet; tasks begin in order.

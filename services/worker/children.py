@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MOST_DEDICATED: Final = 2
 BROKEN_SECONDS: Final = 5.0  # before modules that could not be imported are tried again
+SLOW_SECONDS: Final = 30.0  # of a start before it is told of, and again each time
+START_SECONDS: Final = 600.0  # for a child to import its modules
 NEIGHBOUR_SECONDS: Final = 30.0  # how long the neighbours of a stuck task may still run
 log = telemetry.get_logger("worker.children")
 
@@ -59,6 +61,7 @@ class Children:
         self._watcher = watcher
         for child, end in started:
             self.shared.append(child)
+            self._expect(child)
             await child.attach(end, watcher)
         if (memory := self._settings.memory).most:
             log.info("what a child may use", megabytes=memory.most, wall=memory.wall, set=memory.firm)
@@ -89,8 +92,28 @@ class Children:
             self._again = asyncio.get_running_loop().call_later(BROKEN_SECONDS, self._try_again)
             return False
         group.append(child)
+        self._expect(child)
         self._spawn(child.attach(end, self._watcher))
         return True
+
+    def _expect(self, child: Child) -> None:
+        asyncio.get_running_loop().call_later(SLOW_SECONDS, self._late, child)
+
+    def _late(self, child: Child) -> None:
+        """Tell of one that is not ready yet, and end it when there is no hope."""
+        if child.ready or not child.alive or self._closed:
+            return
+        seconds = round(clock.monotonic() - child.born)
+        log.warning(
+            "a child is not ready: does a module wait for something while it is imported?",
+            pid=child.pid,
+            seconds=seconds,
+            is_ended_after=START_SECONDS,
+        )
+        if seconds >= START_SECONDS:
+            child.kill("start")
+        else:
+            self._expect(child)
 
     def _try_again(self) -> None:
         self._again = None
