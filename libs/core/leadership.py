@@ -183,7 +183,11 @@ class Leadership:
         Leaving gives the lease and the lock back.
         """
         await self._fit()
-        await self._election.campaign()
+        try:
+            await self._election.campaign()
+        except BaseException:  # it may have been won already, by an answer that was not read any more
+            await self._election.release()
+            raise
         epoch = 0
         self._answered = self._clock.monotonic()
         keeper = asyncio.create_task(self._keep(lambda: epoch), name="leadership")

@@ -69,6 +69,25 @@ async def test_a_clean_exit_hands_over_at_once(url: str, refs: References) -> No
         assert await two.election.attempt()
 
 
+async def test_a_lease_won_while_its_winner_was_stopped_is_given_back(
+    url: str, refs: References, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = OwnClock()
+    async with candidate(url, refs, clock) as one, candidate(url, refs, clock) as two:
+        campaign = one.election.campaign
+
+        async def stopped() -> None:
+            await campaign()
+            assert not await two.election.attempt()
+            raise asyncio.CancelledError
+
+        monkeypatch.setattr(one.election, "campaign", stopped)
+        with pytest.raises(asyncio.CancelledError):
+            async with one.leadership.term():
+                pass
+        assert await two.election.attempt()
+
+
 async def test_of_two_that_ask_together_one_is_chosen(url: str, refs: References) -> None:
     clock = OwnClock()
     async with AsyncExitStack() as stack:
