@@ -54,12 +54,15 @@ Crowd = Sequence[_Waiting[Asked, Answer]]
 
 
 class _Flow(Generic[Asked, Answer]):
-    """Gathers requests into flushes. `write` answers in order; `settle` finds out what a lost COMMIT did."""
+    """Gathers requests into flushes. `write` answers in order.
+
+    `settle` finds out what a lost COMMIT did: an answer for each, or None where it may still arrive.
+    """
 
     def __init__(
         self,
         write: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]],
-        settle: Callable[[Asked], Awaitable[Answer]],
+        settle: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer | None]]],
     ) -> None:
         self._write = write
         self._settle = settle
@@ -135,14 +138,31 @@ class _Flow(Generic[Asked, Answer]):
                 waiting.fail(refusal or error)
 
     async def _settle_all(self, crowd: Crowd[Asked, Answer]) -> None:
-        # Together: one after the other, the last would wait for the pauses of all before it.
-        await asyncio.gather(*(self._settle_one(waiting) for waiting in crowd if not waiting.answer.done()))
+        for pause in SETTLE_PAUSES:
+            await asyncio.sleep(pause)
+            await self._look_after([waiting for waiting in crowd if not waiting.answer.done()])
+        for waiting in crowd:
+            waiting.fail(unknown())
 
-    async def _settle_one(self, waiting: _Waiting[Asked, Answer]) -> None:
+    async def _look_after(self, crowd: Crowd[Asked, Answer]) -> None:
+        """Look once for all of them: one after the other, the last would wait for the pauses of all before it."""
+        if not crowd:
+            return
         try:
-            waiting.resolve(await self._settle(waiting.asked))
+            answers = await self._settle([waiting.asked for waiting in crowd])
         except Exception as error:  # noqa: BLE001 - handed to who asked
-            waiting.fail(_refusal(error) or error)
+            refusal = _refusal(error)
+            if refusal is not None and len(crowd) > 1:
+                middle = len(crowd) // 2
+                await self._look_after(crowd[:middle])
+                await self._look_after(crowd[middle:])
+            elif not isinstance(error, Unavailable):
+                for waiting in crowd:
+                    waiting.fail(refusal or error)
+        else:
+            for waiting, answer in zip(crowd, answers, strict=True):
+                if answer is not None:
+                    waiting.resolve(answer)
 
 
 def _refusal(error: Exception) -> TaskFlowError | None:
@@ -209,32 +229,23 @@ class Submitter:
                 self._queues.clear()
             self._queues |= new
 
-    async def _settle_loose(self, group: Sequence[Submission]) -> Sequence[Submitted]:
+    async def _settle_loose(self, groups: Sequence[Sequence[Submission]]) -> list[Sequence[Submitted] | None]:
         """Read back by ids. What is not there may still arrive, so only its presence is an answer."""
-        for pause in SETTLE_PAUSES:
-            await asyncio.sleep(pause)
-            try:
-                async with self._plain.connection() as tx:
-                    born = await lookups.born(tx, [task.id for task in group])
-            except Unavailable:
-                continue
-            if len(born) == len(group):
-                self._hints.add((task, born[task.id]) for task in group)
-                return [born[task.id] for task in group]
-        raise unknown()
+        async with self._plain.connection() as tx:
+            born = await lookups.born(tx, [task.id for group in groups for task in group])
+        self._hints.add((task, born[task.id]) for group in groups for task in group if task.id in born)
+        return [
+            [born[task.id] for task in group] if all(task.id in born for task in group) else None for group in groups
+        ]
 
-    async def _settle_keyed(self, request: KeyedRequest) -> KeyedAnswer:
-        """Send it again: when the first COMMIT did happen, its own answer comes back."""
-        for pause in SETTLE_PAUSES:
-            await asyncio.sleep(pause)
-            try:
-                [answer] = await self._write_keyed([request])
-            except Unavailable:
-                continue
-            if [born.id for born in answer.submitted] == [task.id for task in request.submissions]:
-                return KeyedAnswer(outcome=KeyedOutcome.CREATED, submitted=answer.submitted)
-            return answer
-        raise unknown()
+    async def _settle_keyed(self, requests: Sequence[KeyedRequest]) -> list[KeyedAnswer | None]:
+        """Send them again: where the first COMMIT did happen, its own answer comes back."""
+        return [
+            KeyedAnswer(outcome=KeyedOutcome.CREATED, submitted=answer.submitted)
+            if [born.id for born in answer.submitted] == [task.id for task in request.submissions]
+            else answer
+            for request, answer in zip(requests, await self._write_keyed(requests), strict=True)
+        ]
 
 
 def unknown() -> CommitUnknown:

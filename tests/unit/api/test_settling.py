@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import pytest
+from asyncpg import DataError
 
-from core.errors import CommitUnknown
+from core.errors import CommitUnknown, Invalid, Unavailable
+from services.api import submitting
 from services.api.submitting import _Flow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pytest
+
 CROWD = 5
 
 
-async def test_a_crowd_is_settled_together_without_those_who_have_left() -> None:
-    together = asyncio.Barrier(CROWD - 1)
-    settled = []
+async def answers(monkeypatch: pytest.MonkeyPatch, looks: list[list[int]], wrong: set[int]) -> list[object]:
+    """What five get whose commit was lost, of whom the first has hung up; each look answers one more."""
+    monkeypatch.setattr(submitting, "SETTLE_PAUSES", (0.0, 0.01, 0.01, 0.01))
 
     async def write(asked: Sequence[int]) -> Sequence[int]:
         assert len(asked) == CROWD
@@ -26,17 +29,29 @@ async def test_a_crowd_is_settled_together_without_those_who_have_left() -> None
         message = "lost"
         raise CommitUnknown(message)
 
-    async def settle(asked: int) -> int:
-        await together.wait()  # nobody passes before all are here
-        settled.append(asked)
-        return asked * 10
+    async def settle(asked: Sequence[int]) -> list[int | None]:
+        looks.append(list(asked))
+        if len(looks) == 1:
+            message = "still away"
+            raise Unavailable(message)
+        if wrong & set(asked):
+            raise DataError
+        return [asked[0] * 10, *[None] * (len(asked) - 1)]
 
     flow = _Flow(write, settle)
     waits = [asyncio.create_task(flow.put(number, 1, 1)) for number in range(CROWD)]
     async with asyncio.timeout(10):
-        answers = await asyncio.gather(*waits, return_exceptions=True)
+        found = await asyncio.gather(*waits, return_exceptions=True)
         await flow.close()
-    assert answers[1:] == [10, 20, 30, 40]
-    assert sorted(settled) == [1, 2, 3, 4]
-    with pytest.raises(asyncio.CancelledError):
-        waits[0].result()
+    return [type(one) if isinstance(one, BaseException) else one for one in found]
+
+
+async def test_a_crowd_is_settled_together_without_those_who_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[list[int]] = []
+    assert await answers(monkeypatch, looks, set()) == [asyncio.CancelledError, 10, 20, 30, CommitUnknown]
+    assert looks == [[1, 2, 3, 4], [1, 2, 3, 4], [2, 3, 4], [3, 4]]
+
+
+async def test_one_that_is_at_fault_is_told_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[list[int]] = []
+    assert await answers(monkeypatch, looks, {3}) == [asyncio.CancelledError, 10, 20, Invalid, 40]
