@@ -92,6 +92,7 @@ def run(asked: argparse.Namespace, folder: Path, stopping: Stopping) -> NoReturn
     with ExitStack() as stack:
         stack.callback(say, "everything is stopped; the data stays in .taskflow/")
         servers = stack.enter_context(embedded.running(place, meanwhile=stopping.look))
+        stopping.look()
         stack.callback(places.forget_stores, place)
         port = _port(asked.port)
         url = f"http://{HOST}:{port}"

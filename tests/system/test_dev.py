@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,9 +66,11 @@ class Dev:
 
     def living(self) -> str:
         """Who of it still runs and what it does, for whoever wonders why it did not end."""
-        mine = psutil.Process(self.process.pid)
-        every = [mine, *mine.children(recursive=True)]
-        return "\n".join(str(one.as_dict(["pid", "status", "cmdline"])) for one in every)
+        with suppress(psutil.NoSuchProcess):
+            mine = psutil.Process(self.process.pid)
+            every = [mine, *mine.children(recursive=True)]
+            return "\n".join(str(one.as_dict(["pid", "status", "cmdline"])) for one in every)
+        return "somebody of it ended just now"
 
     def pid(self, name: str) -> int:
         found = re.search(rf"^  {name} +(\d+)", self.said(), re.MULTILINE)
@@ -86,6 +89,20 @@ class Dev:
         done = self.run(sys.executable, "-c", code)
         assert done.returncode == 0, done.stderr + self.said()
         return done.stdout.strip()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_it_starts_is_no_error(tmp_path: Path) -> None:
+    dev = Dev(tmp_path)
+    try:
+        assert until((tmp_path / ".taskflow" / "owner.json").exists, 30), dev.said()
+        os.killpg(dev.process.pid, signal.SIGINT)
+        assert dev.process.wait(60) == 0, dev.said()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(dev.process.pid, signal.SIGKILL)
+    assert "stopped" in dev.said()
+    assert "TaskFlow runs" not in dev.said()
 
 
 @pytest.fixture

@@ -127,11 +127,10 @@ def running(
 
     `meanwhile` is as for `start`.
     """
-    ours = Place(directory).owner() in (None, Process.me())
     try:
         yield start(directory, postgres=postgres, redis=redis, meanwhile=meanwhile)
     finally:
-        if ours:
+        if Place(directory).owner() == Process.me():
             stop(directory, delete=delete)
 
 

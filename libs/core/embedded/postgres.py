@@ -189,6 +189,7 @@ class Postgres:
                 errors="replace",
                 timeout=seconds,
                 check=False,
+                start_new_session=True,  # a ctrl-c in our terminal is not for them
                 user=user.uid if user else None,
                 group=user.gid if user else None,
                 extra_groups=[] if user else None,

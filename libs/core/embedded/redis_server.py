@@ -74,6 +74,7 @@ def _try(program: str, folder: Path, port: int) -> Process | None:
             stderr=subprocess.DEVNULL,
             timeout=_START_SECONDS,
             check=False,
+            start_new_session=True,
             env={"PATH": os.environ.get("PATH", ""), "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:

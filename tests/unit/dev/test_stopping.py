@@ -40,11 +40,11 @@ def test_a_signal_ends_nothing_until_it_is_looked_for(stopping: dev.Stopping, nu
 def test_one_whose_end_nobody_can_know_any_more_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleets, "_REAP_SECONDS", 0.1)
     process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     member = fleets.Member("api", "api", {}, tmp_path / "log", process)
     lock = process._waitpid_lock  # type: ignore[attr-defined]  # what an exception within poll() leaves behind
-    with lock:
+    with lock, monkeypatch.context() as hurried:
+        hurried.setattr(fleets, "_REAP_SECONDS", 0.1)
         member.signal(signal.SIGKILL)
         member.reap()
         assert member.alive()
