@@ -110,10 +110,9 @@ class Children:
             seconds=seconds,
             is_ended_after=START_SECONDS,
         )
-        if seconds >= START_SECONDS:
-            child.kill("start")
-        else:
-            self._expect(child)
+        if seconds >= START_SECONDS and child.open:
+            self.condemn(child, "start")
+        self._expect(child)
 
     def _try_again(self) -> None:
         self._again = None

@@ -154,7 +154,8 @@ class Supervisor:
         """Say what a child's death means for what was in it, and have it replaced."""
         self.children.gone(child)
         if not child.ready and child.broken is None:
-            self.on_broken(f"a child ended with status {child.status} before it was ready")
+            late = ": it had not imported them in time" if child.killed_for == "start" else ""
+            self.on_broken(f"a child ended with status {child.status} before it was ready{late}")
         ended = outcomes.of_death(child, kernel=self._kernel_killed(child))
         if ended:
             log.warning(

@@ -72,6 +72,7 @@ async def test_one_that_does_not_start_is_told_of_and_ended(
     monkeypatch.setattr(all_children, "START_SECONDS", 1.0)
     scene = made("hangs")
     child = await begun(scene)
+    scene.children.count = 0  # no other one after it
     assert await happens(lambda: dead(scene, child))
     scene.children.close()
     assert (child.killed_for, child.status, child.ready) == ("start", -signal.SIGKILL, False)
