@@ -116,7 +116,7 @@ class KubernetesLease:
                         return
                     found = await self._read()
         except (Unavailable, TimeoutError) as away:
-            log.warning("the Lease could not be given back, it runs out", lease=self._name, error=str(away))
+            log.warning("the Lease could not be given back; if ours, it runs out", lease=self._name, error=str(away))
         finally:
             self._mine = None
 

@@ -194,6 +194,7 @@ class Leadership:
         try:
             epoch = await self._take_epoch(keeper)
             await self._hold(epoch)
+            heed_cancel()
             log.info("leading", leads=self._name, epoch=epoch)
             name = f"{LEADER_SESSIONS[self._name]}{epoch}"
             async with Database(self._url, name=name, size=self._size, idle_in_transaction_session_timeout="5s") as own:
