@@ -5,7 +5,7 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 from sqlalchemy import create_engine
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.config import settings
 from core.models import Base
 from core.pool import Database, Tx
-from core.urls import for_psycopg2, plain
+from core.urls import KEEPALIVES, for_psycopg2, plain
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -38,23 +38,13 @@ __all__ = [
 ]
 
 
-# Seconds, but for the last: milliseconds. A server that is gone without a word is noticed within half a minute; the
-# kernel's own defaults hold a thread, and with it the end of the process, for a quarter of an hour and longer.
-_NOTICES_SILENCE: Final = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
-}
-
-
 @cache
 def _engine() -> "Engine":
     return create_engine(
         for_psycopg2(settings.database_url),
         pool_pre_ping=True,
         pool_timeout=2,
-        connect_args={"connect_timeout": 5, "application_name": "tf-sync", **_NOTICES_SILENCE},
+        connect_args={"connect_timeout": 5, "application_name": "tf-sync", **KEEPALIVES},
     )
 
 

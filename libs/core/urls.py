@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
+
+# For psycopg2: seconds, seconds, probes, milliseconds. A server that is gone without a word is noticed within half a
+# minute; the kernel's own defaults hold a thread, and with it the end of the process, for a quarter of an hour.
+KEEPALIVES: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
 
 
 def plain(url: str) -> str:
