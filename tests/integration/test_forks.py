@@ -182,6 +182,7 @@ async def test_a_process_that_somebody_else_has_waited_for_ends_all_the_same() -
     assert await ended == UNKNOWN
 
 
+@pytest.mark.slow
 async def test_a_worker_that_can_start_nothing_tries_again(database_url: str, tmp_path: Path) -> None:
     python, away = tmp_path / "python", tmp_path / "away"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')

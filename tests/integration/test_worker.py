@@ -147,6 +147,7 @@ async def test_progress_and_logs_arrive(home: House, worker: WorkerProcess) -> N
     assert text.startswith("line 0\nline 1\nline 2\nINFO loud: through logging\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("handler", "within"),
     [("asleep", 3), ("heed_cancel", 3), ("sleep", 9), ("ignore_cancel", 15), ("aignore_cancel", 15)],

@@ -59,6 +59,7 @@ def key(api_database: None) -> str:
     return made.text
 
 
+@pytest.mark.slow
 def test_a_wrong_setting_is_one_line_and_exit_2(tmp_path: Path) -> None:
     good = {"DATABASE_URL": "postgresql://x@127.0.0.1:1/x", "SECRET_KEY": SECRET_KEY, "TASKFLOW_REDIS": "off"}
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -174,6 +175,7 @@ def test_nothing_secret_is_logged(tmp_path: Path, environment: dict[str, str], k
         assert secret not in told
 
 
+@pytest.mark.slow
 @pytest.mark.fault
 async def test_kill_9_while_many_submit_with_keys_makes_each_task_once(
     tmp_path: Path, environment: dict[str, str], key: str

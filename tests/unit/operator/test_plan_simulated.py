@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,6 +23,7 @@ def settled(world: World) -> bool:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.integers(0, 2**64))
 def test_plan_interrupts_no_task_whoever_says_how_many(seed: int) -> None:
@@ -47,6 +49,7 @@ def test_plan_interrupts_no_task_whoever_says_how_many(seed: int) -> None:
     assert settled(world)
 
 
+@pytest.mark.slow
 @settings(max_examples=75)
 @given(st.integers(0, 2**64))
 def test_plan_follows_the_depth_to_zero_and_interrupts_nothing(seed: int) -> None:
