@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from core.config import settings
 from core.models import Base
 from core.pool import Database, Tx
-from core.urls import KEEPALIVES, for_psycopg2, plain
+from core.urls import for_psycopg2, plain
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -44,7 +44,7 @@ def _engine() -> "Engine":
         for_psycopg2(settings.database_url),
         pool_pre_ping=True,
         pool_timeout=2,
-        connect_args={"connect_timeout": 5, "application_name": "tf-sync", **KEEPALIVES},
+        connect_args={"connect_timeout": 5, "application_name": "tf-sync"},
     )
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from core import clock, pid1
 from core.config import settings
 from core.errors import Invalid, SettingError, TaskFlowError, Unavailable
-from core.urls import KEEPALIVES, for_psycopg2
+from core.urls import for_psycopg2
 
 _LOOK_SECONDS: Final = 1.0
 _TELL_SECONDS: Final = 5.0
@@ -55,7 +55,7 @@ def downgrade(url: str, revision: str) -> None:
 
 def current(url: str) -> str | None:
     """Return the revision of the database at `url`, None when it is empty. Raises Unavailable."""
-    engine = create_engine(for_psycopg2(url), connect_args={"connect_timeout": 5, **KEEPALIVES})
+    engine = create_engine(for_psycopg2(url), connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()

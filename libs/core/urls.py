@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-# For psycopg2: seconds, seconds, probes, milliseconds. A server that is gone without a word is noticed within half a
-# minute; the kernel's own defaults hold a thread, and with it the end of the process, for a quarter of an hour.
-KEEPALIVES: Final = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
+# Seconds, seconds, probes, milliseconds, as libpq has them. A server that is gone without a word is noticed within half
+# a minute; the kernel's own defaults hold a thread, and with it the end of the process, for a quarter of an hour.
+_KEEPALIVES: Final = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
 }
 
 
@@ -30,7 +30,8 @@ def plain(url: str) -> str:
 
 
 def for_psycopg2(url: str) -> URL:
-    """Return `url` for a synchronous SQLAlchemy engine."""
+    """Return `url` for a synchronous SQLAlchemy engine, which notices soon when a server falls silent."""
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - a worker starts faster without SQLAlchemy
 
-    return make_url(plain(url)).set(drivername="postgresql+psycopg2")
+    made = make_url(plain(url)).set(drivername="postgresql+psycopg2")
+    return made.set(query={**_KEEPALIVES, **made.query})
