@@ -183,28 +183,28 @@ class Leadership:
         Leaving gives the lease and the lock back.
         """
         await self._fit()
+        epoch = 0
         try:
             await self._election.campaign()
-        except BaseException:  # it may have been won already, by an answer that was not read any more
-            await self._election.release()
-            raise
-        epoch = 0
-        self._answered = self._clock.monotonic()
-        keeper = asyncio.create_task(self._keep(lambda: epoch), name="leadership")
-        try:
-            epoch = await self._take_epoch(keeper)
-            await self._hold(epoch)
-            heed_cancel()
-            log.info("leading", leads=self._name, epoch=epoch)
-            name = f"{LEADER_SESSIONS[self._name]}{epoch}"
-            async with Database(self._url, name=name, size=self._size, idle_in_transaction_session_timeout="5s") as own:
-                yield Term(epoch, own, self._name), keeper
-        finally:
-            keeper.cancel()
-            await asyncio.wait({keeper})
-            self.unreachable = False
-            if epoch and self._lock is not None:
-                await self._lock.release(epoch)
+            self._answered = self._clock.monotonic()
+            keeper = asyncio.create_task(self._keep(lambda: epoch), name="leadership")
+            try:
+                epoch = await self._take_epoch(keeper)
+                await self._hold(epoch)
+                heed_cancel()
+                log.info("leading", leads=self._name, epoch=epoch)
+                name = f"{LEADER_SESSIONS[self._name]}{epoch}"
+                async with Database(
+                    self._url, name=name, size=self._size, idle_in_transaction_session_timeout="5s"
+                ) as own:
+                    yield Term(epoch, own, self._name), keeper
+            finally:
+                keeper.cancel()
+                await asyncio.wait({keeper})
+                self.unreachable = False
+                if epoch and self._lock is not None:
+                    await self._lock.release(epoch)
+        finally:  # a campaign that was cut short, too: it may have been won, by an answer that nobody read
             await self._election.release()
 
     async def _fit(self) -> None:
