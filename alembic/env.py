@@ -9,7 +9,7 @@ from sqlalchemy.pool import NullPool
 from core import clock
 from core.config import settings
 from core.models import Base
-from core.urls import for_psycopg2
+from core.urls import MIGRATION, for_psycopg2
 
 MIGRATION_LOCK = (0x7466, 9)
 LOOK_SECONDS = 0.2
@@ -22,7 +22,7 @@ def is_ours(_object: Any, name: str | None, kind: str, _reflected: bool, _compar
 
 def run() -> None:
     """Run the migrations under an advisory lock, so that several replicas may start at once."""
-    url = context.config.attributes.get("url") or for_psycopg2(settings.database_url)
+    url = context.config.attributes.get("url") or for_psycopg2(settings.database_url, MIGRATION)
     lock_timeout = context.config.attributes.get("lock_timeout", "5s")
     meanwhile = context.config.attributes.get("meanwhile", lambda: None)
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})

@@ -12,9 +12,8 @@ from redis import exceptions as redis_failure
 from core import clock, migrate, redis_client
 from core.config import LEASE_BEATS, settings
 from core.errors import TaskFlowError
-from core.pool import Tx
+from core.pool import Tx, connect
 from core.sql import statement
-from core.urls import plain
 
 LEAST_POSTGRES: Final = 150000
 LEAST_REDIS: Final = (7, 0)
@@ -49,7 +48,7 @@ def bad(name: str, says: str, fix: str) -> Finding:
 async def everything() -> AsyncIterator[Finding]:
     """Look at everything, in an order in which what comes first explains what comes later."""
     try:
-        tx = await asyncpg.connect(plain(settings.database_url), timeout=5)
+        tx = await connect(settings.database_url, name="tf-doctor")
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
         fix = "is it running, and is DATABASE_URL right? `taskflow dev` starts one here"
         yield bad("postgresql", f"does not answer: {str(error) or type(error).__name__}", fix)

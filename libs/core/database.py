@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from core.config import settings
 from core.models import Base
-from core.pool import Database, Tx
-from core.urls import for_psycopg2, plain
+from core.pool import Database, Tx, connect
+from core.urls import for_psycopg2
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
@@ -57,7 +56,9 @@ def _sessions() -> sessionmaker[Session]:
 def _async_engine() -> "AsyncEngine":
     # asyncpg reads the whole URL by itself, sslmode and socket folders included; SQLAlchemy's translation does not.
     return create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(plain(settings.database_url)), pool_pre_ping=True
+        "postgresql+asyncpg://",
+        async_creator=lambda: connect(settings.database_url, name="tf-async"),
+        pool_pre_ping=True,
     )
 
 

@@ -194,9 +194,7 @@ class Leadership:
                 heed_cancel()
                 log.info("leading", leads=self._name, epoch=epoch)
                 name = f"{LEADER_SESSIONS[self._name]}{epoch}"
-                async with Database(
-                    self._url, name=name, size=self._size, idle_in_transaction_session_timeout="5s"
-                ) as own:
+                async with Database(self._url, name=name, size=self._size) as own:
                     yield Term(epoch, own, self._name), keeper
             finally:
                 keeper.cancel()

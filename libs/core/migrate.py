@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from core import clock, pid1
 from core.config import settings
 from core.errors import Invalid, SettingError, TaskFlowError, Unavailable
-from core.urls import for_psycopg2
+from core.urls import MIGRATION, for_psycopg2
 
 _LOOK_SECONDS: Final = 1.0
 _TELL_SECONDS: Final = 5.0
@@ -34,7 +34,7 @@ def config(url: str) -> Config:
     """Return Alembic's configuration for the database at `url`."""
     made = Config()
     made.set_main_option("script_location", str(next(place for place in _PLACES if place.is_dir())))
-    made.attributes["url"] = for_psycopg2(url)
+    made.attributes["url"] = for_psycopg2(url, MIGRATION)
     return made
 
 

@@ -18,7 +18,7 @@ from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811 - so that t
 from asyncpg.protocol import protocol as driver
 
 from core.errors import CommitUnknown, Unavailable
-from core.urls import plain
+from core.urls import SESSION, plain
 
 Tx: TypeAlias = Any  # asyncpg's Connection or pool proxy: it ships no types
 
@@ -82,6 +82,19 @@ def _sentence(error: BaseException) -> str:
     return f"PostgreSQL did not answer as it should: {type(error).__name__}: {text[0] if text else ''}"
 
 
+async def connect(url: str, *, name: str, command_seconds: float | None = None, **guc: str) -> Tx:
+    """Return a new connection under `name`, which the caller closes. Raises what the driver raises.
+
+    `guc` are server settings beside those that every session has.
+    """
+    return await asyncpg.connect(
+        plain(url),
+        timeout=CONNECT_SECONDS,
+        command_timeout=command_seconds,
+        server_settings={**SESSION, **guc, "application_name": name},
+    )
+
+
 async def _leave(connection: Tx) -> None:
     """Hand a session back as it is: our statements set nothing that outlives a transaction."""
     if connection.is_in_transaction():  # a second cancellation cut the rollback short
@@ -96,7 +109,8 @@ class Database:
     ) -> None:
         """Take `url`; `guc` are further server settings of each session, e.g. statement_timeout="5s"."""
         self._url = plain(url)
-        self._settings = {"application_name": name, **(PINNED if hot else {}), **guc}
+        self._name = name
+        self._settings = {**(PINNED if hot else {}), **guc}
         self._size = size
         self._command_seconds = command_seconds
         self._pool: Any = None
@@ -109,7 +123,7 @@ class Database:
             max_size=self._size,
             timeout=CONNECT_SECONDS,
             command_timeout=self._command_seconds,
-            server_settings=self._settings,
+            server_settings={**SESSION, **self._settings, "application_name": self._name},
             max_inactive_connection_lifetime=60.0,
             reset=_leave,
         )
@@ -127,12 +141,7 @@ class Database:
     async def own_connection(self) -> Tx:
         """Return a connection outside the pool; the caller closes it. Raises Unavailable."""
         try:
-            return await asyncpg.connect(
-                self._url,
-                timeout=CONNECT_SECONDS,
-                command_timeout=self._command_seconds,
-                server_settings=self._settings,
-            )
+            return await connect(self._url, name=self._name, command_seconds=self._command_seconds, **self._settings)
         except (*_LOST, *_REFUSED) as error:
             raise Unavailable(_sentence(error)) from error
 

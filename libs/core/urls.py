@@ -1,11 +1,27 @@
-"""One DATABASE_URL for both drivers: unix sockets and `?sslmode=` included."""
+"""One DATABASE_URL for both drivers, Unix sockets and `?sslmode=` included, and the settings of every session."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy.engine import URL
+
+# Settings of the server, for every session. A client whose host vanished, or whose process is frozen, must not keep
+# its locks: a session that sends nothing within its transaction is ended, and so is one whose client does not take what
+# was sent. Over a Unix socket the server ignores the last four: there nothing ends a send to a frozen client.
+IN_TRANSACTION: Final = "idle_in_transaction_session_timeout"
+SESSION: Final = {
+    IN_TRANSACTION: "5s",
+    "tcp_keepalives_idle": "5",  # seconds
+    "tcp_keepalives_interval": "5",  # seconds
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",  # milliseconds
+}
+# A migration may work outside the database for a while between two statements.
+MIGRATION: Final = {name: value for name, value in SESSION.items() if name != IN_TRANSACTION}
 
 # Seconds, seconds, probes, milliseconds, as libpq has them. A server that is gone without a word is noticed within half
 # a minute; the kernel's own defaults hold a thread, and with it the end of the process, for a quarter of an hour.
@@ -29,9 +45,15 @@ def plain(url: str) -> str:
     return f"postgresql://{rest}"
 
 
-def for_psycopg2(url: str) -> URL:
-    """Return `url` for a synchronous SQLAlchemy engine, which notices soon when a server falls silent."""
+def for_psycopg2(url: str, session: Mapping[str, str] = SESSION) -> URL:
+    """Return `url` for a synchronous SQLAlchemy engine, which notices soon when a server falls silent.
+
+    `session` holds the server settings of each session; migrations take MIGRATION. Raises ValueError as `plain` does.
+    """
     from sqlalchemy.engine import make_url  # noqa: PLC0415 - a worker starts faster without SQLAlchemy
 
     made = make_url(plain(url)).set(drivername="postgresql+psycopg2")
-    return made.set(query={**_KEEPALIVES, **made.query})
+    theirs = made.query.get("options", ())
+    ours = (f"-c {name}={value}" for name, value in session.items())  # the last one of two counts
+    options = " ".join([theirs] if isinstance(theirs, str) else theirs) + " " + " ".join(ours)
+    return made.set(query={**_KEEPALIVES, **made.query, "options": options.strip()})

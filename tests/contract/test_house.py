@@ -142,3 +142,19 @@ def test_every_make_target_is_explained() -> None:
 
 def test_the_migrations_folder_is_no_package() -> None:
     assert not (ROOT / "alembic/__init__.py").exists(), "it would hide the library of that name"
+
+
+# File: why it may open a session with PostgreSQL by a driver. All others get the settings of core/urls.py for nothing.
+OPENS = {
+    "libs/core/pool.py": "the one place for asyncpg",
+    "libs/core/embedded/postgres.py": "the superuser who makes the database of a laptop",
+}
+
+
+def test_every_session_is_opened_where_its_settings_are() -> None:
+    drivers = re.compile(r"\b(asyncpg|psycopg2?)\.(connect|create_pool)\(")
+    assert {name for name in python("libs", "services", "alembic") if drivers.search(text(name))} == set(OPENS)
+    engines = re.compile(r"\bcreate_engine\(\s*([\w.]+)")
+    engines_of = {(name, url) for name in python("libs", "services") for url in engines.findall(text(name))}
+    assert {url for _, url in engines_of} == {"for_psycopg2"}
+    assert "for_psycopg2(settings.database_url, MIGRATION)" in text("alembic/env.py")

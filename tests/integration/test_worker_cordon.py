@@ -138,7 +138,10 @@ async def test_a_cordon_does_not_wait_for_a_beat(home: House, database_url: str)
 
 async def test_a_claim_that_was_sent_before_the_cordon_keeps_the_worker_ready(home: House, worker: Probed) -> None:
     [task] = await home.submit("asleep", seconds=0.2, _queue="elsewhere")
-    async with Database(home.database._url, name="blocker") as other, other.begin() as lock:
+    async with (
+        Database(home.database._url, name="blocker", idle_in_transaction_session_timeout="0") as other,
+        other.begin() as lock,
+    ):
         # A claim writes STARTED: it does not come back. A lock on the whole table would stop it before its snapshot.
         for partition in await lock.fetch(
             "select inhrelid::regclass from pg_inherits where inhparent = 'task_events'::regclass"
@@ -178,6 +181,7 @@ async def test_an_end_that_postgresql_has_not_taken_keeps_the_worker_ready(
     await turn(home, cordoned=True)
     until(lambda: worker.said(HEARD))
     async with home.database.begin() as lock:
+        await lock.execute("set local idle_in_transaction_session_timeout = 0")
         await lock.execute("lock table tasks in share row exclusive mode")  # to be read, not to be written
         over.touch()
         await happens(lambda: _waits(home, "tf-worker"))  # the finish, this time
@@ -335,7 +339,10 @@ async def test_what_postgresql_alone_knows_of_keeps_it_from_resting(home: House,
 
 async def test_an_uncordon_while_postgresql_is_asked_wins(home: House, inside: Inside) -> None:
     inside.cordon.obey(cordoned=True)
-    async with Database(home.database._url, name="blocker") as other, other.begin() as lock:
+    async with (
+        Database(home.database._url, name="blocker", idle_in_transaction_session_timeout="0") as other,
+        other.begin() as lock,
+    ):
         await lock.execute("lock table tasks in access exclusive mode")
         asked = asyncio.create_task(inside.cordon._rest())
         await happens(lambda: _waits(home, "tf-test"))
