@@ -122,6 +122,7 @@ class Settings(BaseSettings):
     pod_name: str = Field(default="", validation_alias="TASKFLOW_POD_NAME")
     pod_uid: str = Field(default="", validation_alias="TASKFLOW_POD_UID")
     node_name: str = Field(default="", validation_alias="TASKFLOW_NODE_NAME")
+    pod_template: str = Field(default="", validation_alias="TASKFLOW_POD_TEMPLATE")
 
     watch_namespaces: Names = Field(default=(), validation_alias="TASKFLOW_WATCH_NAMESPACES")
     poll_seconds: float = Field(default=5.0, ge=0.5, le=60, validation_alias="TASKFLOW_POLL_SECONDS")

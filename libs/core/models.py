@@ -232,20 +232,26 @@ class Queues(Base):
 
 
 class QueueTypes(Base):
-    """The task types that the newest build of a queue's workers announced; sorted, never empty."""
+    """The task types that the newest build of a queue's workers announced; sorted, never empty.
+
+    `announced_at` and `template` are of the last registration, also of one that brought no new types. `template` is
+    the hash of that worker's pod template; "" for a worker that named none.
+    """
 
     __tablename__ = "queue_types"
 
     queue: Mapped[str] = mapped_column(primary_key=True)
     types: Mapped[list[str]] = mapped_column(ARRAY(Text))
     announced_at: Mapped[datetime] = mapped_column(server_default=NOW)
+    template: Mapped[str] = mapped_column(server_default=text("''"))
 
 
 class Workers(Base):
     """One row per worker process. `state` is alive, cordoned, draining or dead, and dead is one-way.
 
-    `facts` may say which pod it lives in: pod, pod_uid, namespace, node. `death` is why Kubernetes says that it died:
-    reason, message, at. There is no index on what a beat changes, so beats stay inside their page (HOT updates).
+    `facts` may say which pod it lives in: pod, pod_uid, namespace, node, template. `death` is why Kubernetes says that
+    it died: reason, message, at. There is no index on what a beat changes, so beats stay inside their page (HOT
+    updates).
     """
 
     __tablename__ = "workers"

@@ -76,7 +76,7 @@ RIGHTS: Final[Mapping[str, Rights]] = {
             "insert",
             f"update (state, queues, sync_types, async_types, {_SLOTS}, beat_seq, beat_at)",
         ),
-        "queue_types": ("select", "insert", "update (types, announced_at)"),
+        "queue_types": ("select", "insert", "update (types, announced_at, template)"),
     },
     OPERATOR: {
         **_ALL,

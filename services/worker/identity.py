@@ -19,7 +19,7 @@ class Identity:
     """The id under which this worker claims, and how sure it is that it still lives."""
 
     def __init__(self, *, lease_seconds: float, facts: dict[str, str] | None = None) -> None:
-        """`facts` say where this process runs: pod, pod_uid, namespace, node, as far as that is known."""
+        """`facts` say where this process runs: pod, pod_uid, namespace, node, template, as far as known."""
         self._lease = lease_seconds
         self._facts = facts or {}
         self.name = f"{socket.gethostname()}:{os.getpid()}"

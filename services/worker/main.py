@@ -28,6 +28,7 @@ _NEEDED: Final = (
     "pod_uid",
     "namespace",
     "node_name",
+    "pod_template",
     "heartbeat_interval_seconds",
     "metrics_port",
     "log_level",

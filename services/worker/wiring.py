@@ -80,6 +80,7 @@ def _facts() -> dict[str, str]:
         "pod_uid": settings.pod_uid,
         "namespace": settings.namespace,
         "node": settings.node_name,
+        "template": settings.pod_template,
     }
     return {name: value for name, value in said.items() if value}
 

@@ -43,6 +43,20 @@ async def limits(hand: Hand, *, max_concurrent: int = 0, max_per_key: int = 1) -
         await queue.set_limits(tx, "default", max_concurrent=max_concurrent, max_per_key=max_per_key)
 
 
+async def register(hand: Hand, worker: UUID, *, types: tuple[str, ...], template: str) -> None:
+    facts = {"pod": "p", "pod_uid": str(worker), **({"template": template} if template else {})}
+    face = WorkerFace(
+        id=worker, name="w", queues=("default",), sync_types=types, async_types=(), sync_slots=4, async_slots=0,
+        facts=facts,
+    )  # fmt: skip
+    async with hand.db.begin() as tx:
+        assert await queue.register_worker(tx, face)
+
+
+async def age_announcement(hand: Hand, *, minutes: int) -> None:
+    await hand.run("update queue_types set announced_at = announced_at - make_interval(mins => $1)", minutes)
+
+
 async def complete(hand: Hand, tasks: list[UUID], worker: UUID, seconds: float) -> None:
     held = await hand.claim(tasks, worker)
     await hand.run(
@@ -61,7 +75,8 @@ async def test_an_empty_queue_asks_for_nothing(hand: Hand) -> None:
     one = await demand(hand)
     assert one == queue.Demand(
         queue="default", paused=False, max_concurrent=0, pending=0, queued=0, running=0, failed=0, unknown=0,
-        unknown_types=(), capped=False, oldest_queued_seconds=None, finished_minute=0, run_seconds=None,
+        unknown_types=(), unknown_seconds=None, announced_seconds=None, announced_template="", capped=False,
+        oldest_queued_seconds=None, finished_minute=0, run_seconds=None,
     )  # fmt: skip
 
 
@@ -164,6 +179,43 @@ async def test_live_workers_of_two_builds_know_what_either_knows(hand: Hand) -> 
     assert [list(row["types"]) for row in await hand.run(kept)] == [["c:d"]]
     await hand.worker(types=["a:b", "e:f"], worker=old)
     assert [list(row["types"]) for row in await hand.run(kept)] == [["a:b", "e:f"]]
+
+
+async def test_every_registration_renews_when_and_from_which_template_a_queue_was_served(hand: Hand) -> None:
+    old, new = uuid4(), uuid4()
+    await register(hand, old, types=("a:b",), template="1111")
+    await register(hand, new, types=("c:d",), template="2222")
+    await age_announcement(hand, minutes=2)
+    await register(hand, old, types=("a:b",), template="1111")  # the same types again: they do not count, the rest does
+    one = await demand(hand)
+    assert one.announced_template == "1111"
+    assert one.announced_seconds is not None
+    assert one.announced_seconds < 60
+    kept = "select types from queue_types where queue = 'default'"
+    assert [list(row["types"]) for row in await hand.run(kept)] == [["c:d"]]
+    await register(hand, uuid4(), types=("c:d",), template="")
+    assert (await demand(hand)).announced_template == ""
+
+
+async def test_the_oldest_task_of_an_unknown_type_tells_how_long_it_waits(hand: Hand) -> None:
+    await register(hand, uuid4(), types=("m:known",), template="1111")
+    await age_announcement(hand, minutes=2)
+    assert (await demand(hand)).unknown_seconds is None
+    below = await hand.submit(1, kind="a:new")
+    await hand.submit(1, kind="z:new", concurrency_key="k")
+    one = await demand(hand)
+    assert one.unknown == 2
+    assert one.unknown_seconds is not None
+    assert one.announced_seconds is not None
+    assert one.unknown_seconds < 60 < one.announced_seconds
+    await hand.run("update tasks set updated_at = updated_at - interval '3 minutes' where id = $1", below[0])
+    one = await demand(hand)
+    assert one.unknown_seconds is not None
+    assert one.unknown_seconds >= 180
+    await hand.run("update tasks set scheduled_at = scheduled_at - interval '5 minutes' where concurrency_key = 'k'")
+    one = await demand(hand)
+    assert one.unknown_seconds is not None
+    assert one.unknown_seconds >= 300
 
 
 async def test_a_worker_that_can_run_nothing_announces_nothing(hand: Hand) -> None:

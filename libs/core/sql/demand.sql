@@ -17,7 +17,7 @@ with recursive announced as materialized (
 known as materialized (
     -- Null types: nobody has ever served this queue, so every type may be meant.
     select queues.name, queues.paused, queues.max_concurrent, queues.max_per_key,
-           coalesce(announced.types, queue_types.types) as types
+           coalesce(announced.types, queue_types.types) as types, queue_types.announced_at, queue_types.template
     from queues
     left join announced on announced.queue = queues.name
     left join queue_types on queue_types.queue = queues.name
@@ -72,8 +72,8 @@ oldest as materialized (
 ),
 counted as (
     select known.*, waiting.pending, ready.queued, gate.passing, gate.since as passing_since, strange.unknown,
-           strange.unknown_types, ended.failed, ended.finished_minute, took.run_seconds,
-           coalesce(running.number, 0) as running, oldest.since
+           strange.unknown_types, strange.since as unknown_since, ended.failed, ended.finished_minute,
+           took.run_seconds, coalesce(running.number, 0) as running, oldest.since
     from known
     left join running on running.queue = known.name
     left join oldest on oldest.name = known.name
@@ -139,27 +139,29 @@ counted as (
     ) as gate
     cross join lateral (
         select count(*) as unknown,
-               coalesce((array_agg(distinct type order by type))[1:5], '{}') as unknown_types
+               coalesce((array_agg(distinct type order by type))[1:5], '{}') as unknown_types, min(since) as since
         from (
-            (select one.type from gaps cross join lateral (
-                select type from tasks where status = 'QUEUED' and queue = known.name and type > gaps.low
-                                         and type < gaps.high limit $2) as one
+            (select one.type, one.since from gaps cross join lateral (
+                select type, updated_at as since from tasks
+                where status = 'QUEUED' and queue = known.name and type > gaps.low and type < gaps.high
+                limit $2) as one
              where gaps.name = known.name and gaps.high is not null)
             union all
-            (select one.type from gaps cross join lateral (
-                select type from tasks where status = 'QUEUED' and queue = known.name and type > gaps.low
+            (select one.type, one.since from gaps cross join lateral (
+                select type, updated_at as since from tasks
+                where status = 'QUEUED' and queue = known.name and type > gaps.low
                 limit $2) as one
              where gaps.name = known.name and gaps.high is null)
             union all
-            (select one.type from gaps cross join lateral (
-                select type from tasks
+            (select one.type, one.since from gaps cross join lateral (
+                select type, scheduled_at as since from tasks
                 where status = 'PENDING' and gated and type <> '' and queue = known.name and type > gaps.low
                   and type < gaps.high and scheduled_at <= statement_timestamp()
                 limit $2) as one
              where gaps.name = known.name and gaps.high is not null)
             union all
-            (select one.type from gaps cross join lateral (
-                select type from tasks
+            (select one.type, one.since from gaps cross join lateral (
+                select type, scheduled_at as since from tasks
                 where status = 'PENDING' and gated and type <> '' and queue = known.name and type > gaps.low
                   and scheduled_at <= statement_timestamp()
                 limit $2) as one
@@ -197,6 +199,9 @@ counted as (
 select name as queue, paused, max_concurrent, least(pending, $2)::int as pending,
        least(queued + passing, $2)::int as queued, least(running, $2)::int as running, failed::int as failed,
        unknown::int as unknown, unknown_types,
+       extract(epoch from clock_timestamp() - unknown_since)::float8 as unknown_seconds,
+       extract(epoch from clock_timestamp() - announced_at)::float8 as announced_seconds,
+       coalesce(template, '') as announced_template,
        greatest(pending, queued + passing, running, failed, unknown, finished_minute) >= $2 as capped,
        extract(epoch from clock_timestamp() - least(since, passing_since))::float8 as oldest_queued_seconds,
        least(finished_minute, $2)::int as finished_minute, run_seconds

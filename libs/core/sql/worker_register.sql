@@ -1,7 +1,8 @@
 -- Introduce a worker; a second call with the same id renews what it can run. A dead id stays dead.
 -- $1 id  $2 name  $3 queues  $4 sync types  $5 async types  $6 sync slots  $7 async slots  $8 build  $9 pid  $10 facts
--- What it announces is kept for the time when its queues have no worker. Only when it is news: an old build that merely
--- says again what it said must not overrule a newer one.
+-- What it announces is kept for the time when its queues have no worker. The types count only when they are news: an
+-- old build that announces the same types again must not overrule a newer one. When a worker registered last, and from
+-- which pod template, is renewed every time: by these the operator knows whether a new type was tried.
 with kinds as (
     select array(select distinct kind from unnest($4::text[] || $5::text[]) as said (kind) order by kind) as types
 ),
@@ -19,13 +20,14 @@ registered as (
     returning state
 ),
 told as (
-    insert into queue_types (queue, types)
-    select served.queue, kinds.types
+    insert into queue_types as kept (queue, types, template)
+    select served.queue, kinds.types, coalesce($10::jsonb ->> 'template', '')
     from registered, kinds, (select distinct unnest($3::text[]) as queue) as served
     where cardinality(kinds.types) > 0
-      and not exists (select from known where known.types = $4::text[] || $5::text[])
     order by served.queue
-    on conflict (queue) do update set types = excluded.types, announced_at = clock_timestamp()
-    where queue_types.types <> excluded.types
+    on conflict (queue) do update
+    set types = case when exists (select from known where known.types = $4::text[] || $5::text[]) then kept.types
+                     else excluded.types end,
+        announced_at = clock_timestamp(), template = excluded.template
 )
 select state from registered

@@ -27,6 +27,9 @@ class Demand:
     failed: int  # ended FAILED or QUARANTINED within the last hour
     unknown: int  # QUEUED, or gated and due, of types that are not known
     unknown_types: tuple[str, ...]  # up to five of them
+    unknown_seconds: float | None  # how long the oldest of `unknown` waits; of the first `most`, when there are more
+    announced_seconds: float | None  # since a worker of the queue registered last; None: nobody ever did
+    announced_template: str  # the hash of that worker's pod template; "": it did not name one
     capped: bool
     oldest_queued_seconds: float | None  # how long the oldest of `queued` waits, on the database's clock
     finished_minute: int  # ended within the last 60 s, whatever their end

@@ -1,0 +1,23 @@
+"""Which pod template a queue's newest worker came from.
+
+Revision ID: 0011
+Revises: 0005
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Apply: a constant default rewrites nothing, and older workers leave the column alone."""
+    op.add_column("queue_types", sa.Column("template", sa.Text(), server_default="", nullable=False))
+
+
+def downgrade() -> None:
+    """Take back."""
+    op.drop_column("queue_types", "template")
