@@ -4,7 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo run test test-faults check fmt lint types imports structure lock lock-check \
-        migrate revision schemathesis bench bench-flat bench-scaling bench-peers images image-test chart \
+        migrate revision schemathesis bench bench-flat bench-scaling bench-peers \
+        bench-pairs images image-test chart \
         cluster-up cluster-down cluster-test docs-check clean
 
 VENV  := .venv
@@ -121,6 +122,10 @@ bench-scaling: $(STAMP)  ## Drains by 1 to 8 workers, submits to 1 and 2 APIs, i
 bench-peers: $(STAMP)  ## TaskFlow beside other queues: PEERS=<folder of the harness>, ITEMS=drain-10k,..., PAIRS=5
 	@[ -n "$(PEERS)" ] || { echo 'make: say where the harness is: make bench-peers PEERS=<folder>' >&2; exit 1; }
 	@$(PY) -m bench.peers "$(PEERS)" --pairs $(or $(PAIRS),5) --items "$(ITEMS)"
+
+bench-pairs: $(STAMP)  ## This working tree beside an earlier commit, in turn: BASE=<commit> ITEMS=drain,submit,idle PAIRS=7
+	@[ -n "$(BASE)" ] || { echo 'make: name the commit to compare with: make bench-pairs BASE=<commit>' >&2; exit 1; }
+	@$(PY) -m bench.pairs "$(BASE)" --pairs $(or $(PAIRS),7) --items "$(ITEMS)"
 
 # Images come from docker, podman, ../shared/cluster or buildah, whichever is there: deploy/images.sh says more.
 CLUSTER := ../shared/cluster/cluster

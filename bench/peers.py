@@ -33,6 +33,7 @@ def course(peers: Path, folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
     shutil.copy(ADAPTER / "ad_taskflow.py", folder / "adapters")
     shutil.copy(ADAPTER / "pairs.py", folder)
+    shutil.copy(ROOT / "bench" / "ratios.py", folder)
     with (folder / "peers.toml").open("a", encoding="utf-8") as tables:
         tables.write((ADAPTER / "taskflow.toml").read_text(encoding="utf-8"))
 

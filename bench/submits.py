@@ -38,11 +38,17 @@ class Connection:
 
     async def ask(self, request: bytes) -> bytes:
         """Send a request; the status line of its answer."""
+        return (await self._answer(request))[0]
+
+    async def body(self, request: bytes) -> bytes:
+        """Send a request; the body of its answer."""
+        return (await self._answer(request))[1]
+
+    async def _answer(self, request: bytes) -> tuple[bytes, bytes]:
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
-        await self._reader.readexactly(length)
-        return head.partition(b"\r")[0]
+        return head.partition(b"\r")[0], await self._reader.readexactly(length)
 
 
 def request(path: str, key: str, body: bytes) -> bytes:

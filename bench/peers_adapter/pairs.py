@@ -7,9 +7,7 @@ were measured within a minute of each other.
 
 import argparse
 import json
-import math
 import pathlib
-import statistics
 import subprocess
 import time
 import tomllib
@@ -17,12 +15,9 @@ from typing import Any, NamedTuple
 
 import psycopg
 import run  # the harness's
+from ratios import interval  # bench/ratios.py, put beside this file
 from servers import Servers  # the harness's
 
-# Student's t, from two pairs on.
-T_95 = (
-    12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09
-)  # fmt: skip
 CAP_SECONDS = 120.0
 LEFT = "select count(*) from tasks where status::text not in ('COMPLETED', 'FAILED')"
 FLUSHES = "select coalesce(sum(fsyncs), 0) from pg_stat_io where object = 'wal'"
@@ -111,16 +106,6 @@ class Course:
             run.stop(self.bench.procs)
         half, most, nearly_all = (found[min(len(found) - 1, int(len(found) * share))] for share in (0.5, 0.95, 0.99))
         return {"value": half, "p95": most, "p99": nearly_all, "cold_s": cold, "pss_mib": pss}
-
-
-def interval(ratios: list[float]) -> tuple[float, float, float]:
-    """Lower end, mean and upper end."""
-    logs = [math.log(ratio) for ratio in ratios]
-    mean = statistics.fmean(logs)
-    if len(logs) < 2:
-        return ratios[0], ratios[0], ratios[0]
-    half = T_95[min(len(logs), len(T_95) + 1) - 2] * statistics.stdev(logs) / math.sqrt(len(logs))
-    return math.exp(mean - half), math.exp(mean), math.exp(mean + half)
 
 
 def main() -> None:
