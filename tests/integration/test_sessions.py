@@ -28,7 +28,7 @@ ALL = {**TCP, "idle_in_transaction_session_timeout": "5000"}
 
 
 def as_dict(rows: Iterable[Any]) -> dict[str, str]:
-    return dict(rows)
+    return dict(map(tuple, rows))
 
 
 def of_psycopg2(url: Any) -> dict[str, str]:
