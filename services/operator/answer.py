@@ -24,7 +24,7 @@ class Depth(Model):
     """How many tasks the queue has. Counting stops at 10000 or what maxReplicas can use, whichever is more."""
 
     pending: int = Field(default=0, ge=0, description="Tasks that may not run yet (delay, retry, limit).")
-    queued: int = Field(default=0, ge=0, description="Tasks that wait for a worker.")
+    queued: int = Field(default=0, ge=0, description="Tasks that wait for a worker, those of unknown types too.")
     running: int = Field(default=0, ge=0, description="Tasks that run.")
     failed: int = Field(default=0, ge=0, description="Tasks that ended FAILED or QUARANTINED within the last hour.")
 
@@ -54,8 +54,8 @@ class TaskQueueStatus(Model):
     phase: str = Field(
         default="",
         max_length=63,
-        description="A summary for people: Pending, Ready, Idle, Scaling, Paused, Held, Degraded, Deleting. Programs "
-        "read conditions.",
+        description="A summary for people: Pending, Ready, Idle, Scaling, Paused, Held, UnknownTypes, Degraded, "
+        "Deleting. Programs read conditions.",
     )
     reason: str = Field(
         default="", max_length=500, description="Why there are as many pods as there are, or what is wrong."

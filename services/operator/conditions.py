@@ -44,7 +44,7 @@ def facts(spec: TaskQueueSpec, view: QueueView, plan: Plan) -> dict[str, Fact]:
         "WorkersFailing": _failing(view),
         "DepthUnknown": _unknown(view),
         "TargetUnreachable": _unreachable(spec, view, plan),
-        "UnknownTypes": _unknown_types(view),
+        "UnknownTypes": _unknown_types(view, plan),
         "Paused": _paused(view),
     }
     return {"Ready": _ready(view, plan), "Progressing": _progressing(view, plan), **found}
@@ -166,15 +166,17 @@ def _unreachable(spec: TaskQueueSpec, view: QueueView, plan: Plan) -> Fact:
     return Fact(holds=False, reason="Reachable")
 
 
-def _unknown_types(view: QueueView) -> Fact:
+def _unknown_types(view: QueueView, plan: Plan) -> Fact:
     if view.demand is None or not view.demand.unknown:
         return Fact(holds=False, reason="AllKnown")
     names = ", ".join(view.demand.unknown_types)
     about = "at least " if view.demand.capped else ""
-    message = (
-        f"{about}{view.demand.unknown} waiting tasks are of types that no worker of this queue runs ({names}). They "
-        "are not counted. Roll out an image that has them, or cancel them."
+    rest = (
+        "One worker is started to find out whether it runs them."
+        if plan.trying
+        else "No worker is started for them. Roll out an image that has these types, or cancel the tasks."
     )
+    message = f"{about}{view.demand.unknown} waiting tasks are of types that no worker announced: {names}. {rest}"
     return Fact(holds=True, reason="NoWorkerRunsThem", message=message[:1].upper() + message[1:])
 
 

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from services.operator.cluster import DEPLOYMENTS, PODS, TASKQUEUES, Json, Kind
-from services.operator.objects import DELETION_COST, MANAGED_BY, QUEUE_LABEL
+from services.operator.objects import DELETION_COST, HASH_LABEL, MANAGED_BY, QUEUE_LABEL, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -108,7 +108,7 @@ def slim(kind: Kind, body: Json) -> Json:
         metadata["finalizers"] = about.get("finalizers") or []
         return {"metadata": metadata, "spec": body.get("spec") or {}, "status": body.get("status") or {}}
     labels, notes = about.get("labels") or {}, about.get("annotations") or {}
-    metadata["labels"] = {name: labels[name] for name in (QUEUE_LABEL, MANAGED_BY) if name in labels}
+    metadata["labels"] = {name: labels[name] for name in (QUEUE_LABEL, MANAGED_BY, HASH_LABEL) if name in labels}
     if kind is DEPLOYMENTS:
         return _deployment(body, metadata, notes)
     return _pod(body, metadata, notes)
@@ -125,7 +125,10 @@ def _deployment(body: Json, metadata: Json, notes: Json) -> Json:
     }
     return {
         "metadata": metadata,
-        "spec": {"replicas": spec.get("replicas")},
+        "spec": {
+            "replicas": spec.get("replicas"),
+            "template": {"metadata": {"labels": {HASH_LABEL: label_of(body)}}},
+        },
         "status": {**counts, "conditions": conditions},
         DIGEST: body.get(DIGEST) or digest(spec),
     }

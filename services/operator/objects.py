@@ -23,6 +23,8 @@ Json = dict[str, Any]
 QUEUE_LABEL: Final = f"{GROUP}/queue"
 MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 HASH_ANNOTATION: Final = f"{GROUP}/template-hash"
+HASH_LABEL: Final = HASH_ANNOTATION
+"""The same on each pod: which template it was made from. `labelled` says when it is there."""
 EPOCH_ANNOTATION: Final = f"{GROUP}/epoch"
 DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 CONTAINER: Final = "worker"
@@ -39,6 +41,7 @@ OWN_ENV: Final = (
     "TASKFLOW_POD_UID",
     "TASKFLOW_NODE_NAME",
     "TASKFLOW_NAMESPACE",
+    "TASKFLOW_POD_TEMPLATE",
 )
 """What the operator sets in the worker's container, whatever else says otherwise."""
 _DOWNWARD: Final = {
@@ -103,10 +106,29 @@ def pod_template(
     return made
 
 
+def labelled(template: Json) -> Json:
+    """Return the template with its own hash as a label, and as a variable that the worker tells when it registers."""
+    path = f"metadata.labels['{HASH_LABEL}']"
+    worker = {
+        "name": CONTAINER,
+        "env": [{"name": "TASKFLOW_POD_TEMPLATE", "valueFrom": {"fieldRef": {"fieldPath": path}}}],
+    }
+    return merge(
+        template,
+        {"metadata": {"labels": {HASH_LABEL: template_hash(template)}}, "spec": {"containers": [worker]}},
+    )
+
+
+def label_of(deployment: Mapping[str, Any]) -> str:
+    """Return the hash that the pods of a Deployment's template carry; "" when they carry none."""
+    template = (deployment.get("spec") or {}).get("template") or {}
+    return str(((template.get("metadata") or {}).get("labels") or {}).get(HASH_LABEL) or "")
+
+
 def deployment(
     spec: TaskQueueSpec, *, name: str, namespace: str, uid: str, template: Json, epoch: int, instance: str = ""
 ) -> Json:
-    """Return the Deployment of TaskQueue `name`; `template` is what `pod_template` returned.
+    """Return the Deployment of TaskQueue `name`; `template` is what `pod_template` returned, its label comes last.
 
     `epoch`, the operator's term, is an annotation on purpose: when a new operator applies it, the resourceVersion
     moves on, and whatever its predecessor still sends about replicas is refused. A Deployment that is made from this

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from services.operator.objects import CONTAINER, DELETION_COST, HASH_ANNOTATION
+from services.operator.objects import CONTAINER, DELETION_COST, HASH_LABEL, label_of
 from services.operator.views import DeploymentView, PodView, PodWorkerView
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _pod_view(pod: Json, workers: tuple[PodWorkerView, ...], at: datetime) -> Po
         marked=_negative((about.get("annotations") or {}).get(DELETION_COST, "")),
         age=_age(about.get("creationTimestamp"), at),
         workers=workers,
+        template=(about.get("labels") or {}).get(HASH_LABEL, ""),
     )
 
 
@@ -87,7 +88,7 @@ def deployment_view(found: Json | None) -> DeploymentView | None:
         replacing=not behind and replaced < existing,
         existing=existing,
         ready_replicas=int(status.get("readyReplicas") or 0),
-        template_hash=(about.get("annotations") or {}).get(HASH_ANNOTATION, ""),
+        template=label_of(found),
         failure=_failure(status),
     )
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from services.operator import report, scaling, victims, windows
+from services.operator import report, scaling, trials, victims, windows
 from services.operator.views import Desired, Plan, Scale
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def plan(spec: TaskQueueSpec, view: QueueView, history: History, *, now: float, 
     ordered = view.deployment.replicas if view.deployment else 0
     history = windows.remember(history, spec, view.demand, view.pods, now)
     view = replace(view, pods=windows.calmed(history, view.pods, now))
-    wish = _wish(spec, view, ordered, history, now)
+    history = trials.remember(history, view, now)
+    trying = trials.untried(view, history, now)
+    if trying:
+        history = replace(history, last_busy=now)
+    wish = _wish(spec, view, ordered, history, now, trying=trying)
     chosen = victims.choose(view, wish.replicas, ordered)
     if not view.workers_known or _foreign(view):
         chosen = victims.Victims(excess=chosen.excess)
@@ -65,19 +69,20 @@ def plan(spec: TaskQueueSpec, view: QueueView, history: History, *, now: float, 
         soon=bool(chosen.pods or chosen.uncordon or chosen.unmark or chosen.excess or scale),
         purge=view.deleting and spec.deletion_policy == "Purge",
         orphan=orphan,
+        trying=trying,
         finalize=view.deleting and (not chosen.uncordon if orphan else gone),
     )
     return replace(made, status=report.status(spec, view, made, now=now, at=at))
 
 
-def _wish(spec: TaskQueueSpec, view: QueueView, ordered: int, history: History, now: float) -> Desired:
+def _wish(spec: TaskQueueSpec, view: QueueView, ordered: int, history: History, now: float, *, trying: bool) -> Desired:
     if view.deleting and spec.deletion_policy == "Orphan":
         return Desired(replicas=ordered, wanted=ordered, reason="the TaskQueue goes, its workers stay")
     if view.deleting:
         return Desired(replicas=0, reason="the TaskQueue is being deleted")
     if view.conflict:
         return Desired(replicas=ordered, wanted=ordered, reason=view.conflict, limited_by="conflict")
-    wish = scaling.desired(spec, view.demand, ordered, history, now)
+    wish = scaling.desired(spec, view.demand, ordered, history, now, trying=trying)
     pods = victims.active(view.pods)
     failing = sum(victims.broken(pod) for pod in pods)
     if wish.replicas > ordered and failing * 2 >= len(pods) > 0:

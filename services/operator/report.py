@@ -50,9 +50,14 @@ def status(spec: TaskQueueSpec, view: QueueView, plan: Plan, *, now: float, at: 
         }
     if demand is not None:
         update |= {
-            "depth": Depth(pending=demand.pending, queued=demand.queued, running=demand.running, failed=demand.failed),
+            "depth": Depth(
+                pending=demand.pending,
+                queued=demand.queued + demand.unknown,
+                running=demand.running,
+                failed=demand.failed,
+            ),
             "depth_capped": demand.capped,
-            "oldest_queued_seconds": _seconds(demand.oldest_queued_seconds or 0.0),
+            "oldest_queued_seconds": _seconds(max(demand.oldest_queued_seconds or 0.0, demand.unknown_seconds or 0.0)),
             "arrival_per_second": _two_digits(windows.arrivals(plan.history, demand, now)),
             "finish_per_second": _two_digits(demand.finished_minute / _MINUTE),
         }
@@ -98,12 +103,16 @@ def _phase(spec: TaskQueueSpec, view: QueueView, found: Mapping[str, Fact]) -> s
         return "Held"
     if found["Progressing"].holds:
         return "Scaling"
+    if found["UnknownTypes"].holds:
+        return "UnknownTypes"
     return "Ready" if view.deployment.replicas else "Idle"
 
 
 def _reason(found: Mapping[str, Fact], plan: Plan) -> str:
     amiss = conditions.wrong(found)
-    return f"{amiss.reason}: {amiss.message}" if amiss else plan.desired.reason
+    if amiss:
+        return f"{amiss.reason}: {amiss.message}"
+    return found["UnknownTypes"].message if found["UnknownTypes"].holds else plan.desired.reason
 
 
 def _manual(before: TaskQueueStatus, history: History, now: float, at: datetime) -> Manual | None:

@@ -28,8 +28,19 @@ _MOST: Final = 1_000_000.0
 _MINUTE: Final = 60
 
 
-def desired(spec: TaskQueueSpec, demand: Demand | None, ordered: int, history: History, now: float) -> Desired:
-    """Return how many pods are wanted now; `ordered` is how many the Deployment has been told to have."""
+def desired(
+    spec: TaskQueueSpec,
+    demand: Demand | None,
+    ordered: int,
+    history: History,
+    now: float,
+    *,
+    trying: bool = False,
+) -> Desired:
+    """Return how many pods are wanted now.
+
+    `ordered` is how many the Deployment has been told to have. `trying`: tasks of unknown types ask for one pod.
+    """
     scaling = spec.scaling
     if scaling.mode in {"External", "Fixed"}:
         told = Desired(
@@ -39,7 +50,10 @@ def desired(spec: TaskQueueSpec, demand: Demand | None, ordered: int, history: H
     if demand is None:
         reason = f"the depth of the queue is not known, so {ordered} stay"
         return Desired(replicas=ordered, wanted=ordered, reason=reason, limited_by="depth")
-    wish = _useful(spec, demand, _wanted(spec, demand, history, now))
+    wish = _wanted(spec, demand, history, now)
+    if trying and not wish.replicas:
+        wish = Desired(replicas=1, wanted=1, reason=_trial(demand))
+    wish = _useful(spec, demand, wish)
     wish = _stable(scaling, wish, ordered, history, now)
     wish = _band(scaling, demand, wish, ordered)
     wish = _idle(scaling, wish, ordered, history, now)
@@ -190,6 +204,11 @@ def _limited(wish: Desired, replicas: int, by: str, why: str) -> Desired:
     """Return `wish` with another number; the reason names the demand and the last thing that changed it."""
     demand = wish.reason.partition(";")[0]
     return Desired(replicas=replicas, wanted=wish.wanted, reason=f"{demand}; {why}", limited_by=by)
+
+
+def _trial(demand: Demand) -> str:
+    names = ", ".join(demand.unknown_types)
+    return f"{demand.unknown} queued of types that no worker has announced ({names}), one pod tries them"
 
 
 def _told(demand: Demand) -> str:

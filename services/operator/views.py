@@ -53,6 +53,12 @@ class Demand(Protocol):
     @property
     def unknown_types(self) -> Sequence[str]: ...
     @property
+    def unknown_seconds(self) -> float | None: ...
+    @property
+    def announced_seconds(self) -> float | None: ...
+    @property
+    def announced_template(self) -> str: ...
+    @property
     def capped(self) -> bool: ...
     @property
     def oldest_queued_seconds(self) -> float | None: ...
@@ -78,6 +84,7 @@ class PodView:
     `running`: the container `worker` has started and has not ended. `scheduled`: it has a node. `waiting_reason`: why
     that container, or an init container, waits ("" when it does not). `marked`: it carries our negative deletion cost.
     `workers`: its processes by pod uid; after a container's restart that can be two for a while.
+    `template` is the hash of the template that it was made from; "" for a pod whose template carries none.
     `age` in seconds by the API server's creationTimestamp. `calm`: seconds since its container restarted last; `plan`
     knows and fills it in.
     """
@@ -94,6 +101,7 @@ class PodView:
     age: float = 0.0
     calm: float = math.inf
     workers: tuple[PodWorkerView, ...] = ()
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +110,8 @@ class DeploymentView:
 
     `replicas` is spec.replicas, `existing` is status.replicas. `rolling`: status.observedGeneration is behind
     metadata.generation, or status.updatedReplicas < status.replicas; `replacing` is the latter without the former:
-    pods of another template are on their way in, and one or more of those counted are a surge. `template_hash` is our
-    annotation. `failure`: why no pod can be made (a quota, Pod Security), in the API server's words.
+    pods of another template are on their way in, and one or more of those counted are a surge. `template` is
+    the hash that new pods carry. `failure`: why no pod can be made (a quota, Pod Security), in the API server's words.
     """
 
     replicas: int
@@ -112,7 +120,7 @@ class DeploymentView:
     replacing: bool = False
     existing: int = 0
     ready_replicas: int = 0
-    template_hash: str = ""
+    template: str = ""
     failure: str = ""
 
 
@@ -175,6 +183,7 @@ class Plan:
     under way. `purge`: cancel waiting tasks, a batch each tick. `finalize`: the pods are no longer waited for, remove
     the finalizer (with `purge` only once no task was left to cancel). `orphan`: take our ownerReference off Deployment
     and PDB before the finalizer goes.
+    `trying`: the pods are wanted only to find out whether they run the types that nobody announced.
     `history`: keep it for the next tick; after a successful PATCH keep `history.scaled(...)` instead.
     """
 
@@ -190,6 +199,7 @@ class Plan:
     finalize: bool = False
     purge: bool = False
     orphan: bool = False
+    trying: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +215,7 @@ class History:
     manual_since: float | None = None  # when it changed
     starts: tuple[float, ...] = ()  # seconds that the last pods took from creation to ready
     seen_ready: frozenset[str] = frozenset()  # pods (uid) whose start was measured or missed
+    tried: tuple[str, float] | None = None  # the present template, and when a worker of it was seen alive last
     restarts: tuple[tuple[str, int, float], ...] = ()  # pods (uid) that restarted, how often, and when that was seen
 
     def scaled(self, change: Scale, now: float) -> History:

@@ -51,6 +51,8 @@ async def ensure(desk: Desk, seen: Seen, taskqueue: Json, spec: TaskQueueSpec) -
         seen.foreign = str(foreign)
         return ()
     seen.foreign = ""
+    if not _runs_unlabelled(live, wanted):
+        manifest["spec"]["template"] = objects.labelled(manifest["spec"]["template"])
     try:
         made = await apply.deployment(desk.cluster, manifest, live)
         await apply.budget(desk.cluster, _budget(desk, taskqueue, spec))
@@ -71,6 +73,15 @@ def _due(desk: Desk, seen: Seen, key: tuple[str, str], wanted: tuple[str, str], 
         return True
     drifted = there is None or there[DIGEST] != seen.applied_digest
     return drifted and now - seen.applied_at >= _HEAL_SECONDS
+
+
+def _runs_unlabelled(live: Json | None, wanted: str) -> bool:
+    """Tell whether an older operator applied this very template: its pods stay as they are, without our label.
+
+    The label alone would replace them all. It comes with the next change of the template.
+    """
+    notes = (live or {}).get("metadata", {}).get("annotations") or {}
+    return live is not None and notes.get(objects.HASH_ANNOTATION) == wanted and not objects.label_of(live)
 
 
 async def _live(desk: Desk, key: tuple[str, str]) -> Json | None:

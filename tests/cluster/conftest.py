@@ -28,12 +28,15 @@ ORDER = (
     "resources",
     "rights",
     "scaling",
+    "types",
+    "rollout",
     "memory",
     "deaths",
     "deletion",
     "kills",
     "lease",
     "node",
+    "releases",
     "upgrade",
 )
 SECONDS = 900

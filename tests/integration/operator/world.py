@@ -134,7 +134,7 @@ class World:
     def _replica_set(self, deployment: Json) -> None:
         about, wanted = deployment["metadata"], deployment["spec"]["replicas"]
         labels = deployment["spec"]["template"]["metadata"]["labels"]
-        pods = [pod for pod in self.api.all("pods") if pod["metadata"]["labels"] == labels]
+        pods = self.pods(labels["taskflow.dev/queue"])
         for pod in sorted(pods, key=victim)[: max(0, len(pods) - wanted)]:
             self.api.delete("pods", NAMESPACE, pod["metadata"]["name"])
         for _ in range(wanted - len(pods)):
@@ -154,14 +154,14 @@ class World:
     def pods(self, name: str = "text") -> list[Json]:
         return [pod for pod in self.api.all("pods") if pod["metadata"]["labels"]["taskflow.dev/queue"] == name]
 
-    async def start_pods(self, name: str = "text") -> list[str]:
+    async def start_pods(self, name: str = "text", types: tuple[str, ...] = ("a:b",)) -> list[str]:
         """Every pod that waits begins to run, and its worker registers; their names."""
         started = []
         for pod in self.pods(name):
             if pod["metadata"]["uid"] in self.workers:
                 continue
             self.set_pod(pod["metadata"]["name"], ready=True)
-            await self._register(pod, name)
+            await self._register(pod, name, types)
             started.append(pod["metadata"]["name"])
         return started
 
@@ -179,13 +179,14 @@ class World:
             },
         })  # fmt: skip
 
-    async def _register(self, pod: Json, name: str) -> None:
+    async def _register(self, pod: Json, name: str, types: tuple[str, ...]) -> None:
         about = pod["metadata"]
         facts = {"pod": about["name"], "pod_uid": about["uid"], "namespace": NAMESPACE, "node": "node-1"}
+        template = about["labels"].get("taskflow.dev/template-hash")
         worker = uuid4()
         face = WorkerFace(
-            id=worker, name=about["name"], queues=(name,), sync_types=("a:b",), async_types=(), sync_slots=4,
-            async_slots=0, facts=facts,
+            id=worker, name=about["name"], queues=(name,), sync_types=types, async_types=(), sync_slots=4,
+            async_slots=0, facts={**facts, "template": template} if template else facts,
         )  # fmt: skip
         async with self.db.begin() as tx:
             assert await queue.register_worker(tx, face)

@@ -24,6 +24,9 @@ class Asked:
     failed: int = 0
     unknown: int = 0
     unknown_types: tuple[str, ...] = ()
+    unknown_seconds: float | None = None
+    announced_seconds: float | None = None
+    announced_template: str = ""
     capped: bool = False
     oldest_queued_seconds: float | None = None
     finished_minute: int = 0

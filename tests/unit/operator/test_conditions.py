@@ -95,9 +95,11 @@ def test_status_of_workers_that_fail() -> None:
 def test_status_of_what_is_odd_but_not_broken() -> None:
     unknown = status(pod("a"), demand=Asked(unknown=10_000, unknown_types=("a:b", "c:d"), capped=True))
     assert said(unknown, "UnknownTypes") == ("True", "NoWorkerRunsThem")
-    assert unknown.phase == "Ready"
+    assert unknown.phase == "UnknownTypes"
+    assert unknown.depth.queued == 10_000
     message = next(one.message for one in unknown.conditions if one.type == "UnknownTypes")
-    assert message.startswith("At least 10000 waiting tasks are of types that no worker of this queue runs (a:b, c:d).")
+    assert message.startswith("At least 10000 waiting tasks are of types that no worker announced: a:b, c:d.")
+    assert unknown.reason == message
     paused = status(pod("a"), demand=Asked(paused=True))
     assert (said(paused, "Paused"), paused.phase) == (("True", "Paused"), "Paused")
     lost = status(pod("a"), demand=None, workers_known=False)
