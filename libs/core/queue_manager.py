@@ -72,6 +72,8 @@ from core.verbs.running import (
     inventory,
     poll,
     record_fenced,
+    record_progress,
+    still_held,
     unclaimed,
 )
 from core.verbs.scaling import (
@@ -179,6 +181,7 @@ __all__ = [
     "queue_concurrency",
     "raise_floors",
     "record_fenced",
+    "record_progress",
     "recorded_taskqueues",
     "redrive",
     "regate",
@@ -190,6 +193,7 @@ __all__ = [
     "served_queues",
     "set_limits",
     "set_paused",
+    "still_held",
     "submit",
     "submit_keyed",
     "take_epoch",

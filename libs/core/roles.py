@@ -61,7 +61,11 @@ RIGHTS: Final[Mapping[str, Rights]] = {
         "queues": ("select",),
         "tasks": ("select", "delete", f"update ({_MOVED})"),
         "task_events": ("insert",),
-        "task_logs": ("select (task_id)", "delete"),
+        "task_logs": (
+            "select (task_id)",
+            "insert",
+            "delete",
+        ),  # the statement that ends an attempt also writes its logs
         "workers": ("select", "delete", "update (state)"),
     },
     WORKER: {

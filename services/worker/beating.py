@@ -74,6 +74,7 @@ class Beater:
         self._connection: Any = None
         self._compare_due = 0.0
         self.on_drain: Callable[[], None] = lambda: None
+        self.on_beat: Callable[[], None] = lambda: None  # PostgreSQL has answered a heartbeat
 
     async def serve(self) -> None:
         """Beat, for ever."""
@@ -118,15 +119,12 @@ class Beater:
             await hear(self._connection, worker, self._nudged.set)
         async with asyncio.timeout(max(self._interval, 1.0) * 2):
             asked = await queue.beat(
-                self._connection,
-                worker,
-                free_sync=self._free(Lane.SYNC),
-                free_async=self._free(Lane.ASYNC),
-                progress=self._progress(),
+                self._connection, worker, free_sync=self._free(Lane.SYNC), free_async=self._free(Lane.ASYNC)
             )
         if worker != self._identity.id or not asked.alive:
             return worker != self._identity.id
         self._identity.beaten()
+        self.on_beat()
         self._obey(asked)
         self._measure()
         if inventory:
@@ -141,17 +139,6 @@ class Beater:
         for lane, busy in self._holding.lanes.items():
             slots.labels(f"{lane.value}_busy").set(busy)
             slots.labels(f"{lane.value}_free").set(self._free(lane))
-
-    def _progress(self) -> list[queue.Progress]:
-        told: list[queue.Progress] = []
-        for job in self._holding.jobs.values():
-            if job.progress is not None:
-                (fraction, note), job.progress = job.progress, None
-                task = job.task
-                told.append(
-                    queue.Progress(id=task.id, attempt=task.attempt, claim=task.claim, fraction=fraction, note=note)
-                )
-        return told
 
     def _obey(self, asked: Asked) -> None:
         keys = ((task.bytes, attempt) for task, attempt in asked.cancelling)

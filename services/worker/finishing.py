@@ -1,23 +1,27 @@
 """Endings into PostgreSQL: what ends while one commit is in flight is the next commit.
 
-An ending is held until PostgreSQL has recorded or refused it, however long it is away. What does not come back from
-a finish is fenced: somebody else owns the task by now, so the outcome is dropped, counted and told.
+An ending is held until PostgreSQL has recorded or refused it, however long PostgreSQL is away. An ending whose row
+another transaction has locked is set aside, so that it delays no other ending. An ending is fenced when the row waits
+for it no more and no event tells of it: another owner has the task, so the outcome is dropped, counted and logged.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from contextlib import suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from core import clock, telemetry
-from core import queue_manager as queue
 from core.domain.lifecycle import ENDED
 from core.errors import Unavailable
 from core.pool import heed_cancel
+from core.refusals import lock_held
 from services.worker import crowd
 from services.worker.charging import rejected
+from services.worker.recording import Answer, record
+from services.worker.set_aside import MOST_BYTES, MOST_ROWS, SetAside, size_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,8 +30,6 @@ if TYPE_CHECKING:
     from core.pool import Database
     from services.worker.holding import Holding
 
-MOST_ROWS: Final = 2000
-MOST_BYTES: Final = 8 * 1024 * 1024
 MOST_HELD: Final = 10_000  # beyond that nothing new is claimed
 _FACTS: Final = attrgetter("queue", "type", "status")
 _FIRST_PAUSE: Final = 0.05
@@ -46,6 +48,7 @@ class Finisher:
         self._holding = holding
         self.hint = hint
         self._held: deque[Ending] = deque()
+        self._aside = SetAside()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -57,7 +60,7 @@ class Finisher:
     @property
     def full(self) -> bool:
         """Whether so much is held that nothing new should be begun."""
-        return len(self._held) > MOST_HELD
+        return len(self._held) + len(self._aside) > MOST_HELD
 
     @property
     def idle(self) -> bool:
@@ -78,14 +81,24 @@ class Finisher:
         """Record what comes, for ever."""
         while True:
             heed_cancel()
-            await self._work.wait()
-            while self._held:
-                await crowd.gather(self._last, self._more, self._work)
-                batch = self._take()
-                self._last = len(batch)
-                await self._finish(batch)
+            await self._due()
+            while (due := self._aside.take()) or self._held:
+                if due:
+                    await self._finish(due)
+                if self._held:
+                    await crowd.gather(self._last, self._more, self._work)
+                    batch = self._take()
+                    self._last = len(batch)
+                    await self._finish(batch)
             self._work.clear()
-            self._idle.set()
+            if not self._aside:
+                self._idle.set()
+
+    async def _due(self) -> None:
+        """Wait for new endings, or until one that was set aside is to be tried again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._aside.seconds_to_next):
+                await self._work.wait()
 
     def _more(self) -> bool:
         """Whether more endings may come, and there is room for them in one commit."""
@@ -95,75 +108,69 @@ class Finisher:
         batch: list[Ending] = []
         size = 0
         while self._held and len(batch) < MOST_ROWS:
-            size += _bytes(self._held[0])
+            size += size_of(self._held[0])
             if batch and size > MOST_BYTES:
                 break
             batch.append(self._held.popleft())
         return batch
 
-    async def _finish(self, batch: list[Ending], *, doubtful: bool = False) -> None:
-        """Record one batch; a batch with an ending that PostgreSQL cannot store is split until that one is alone.
-
-        `doubtful` says that a part of it may be recorded already: what does not come back is then looked up.
-        """
+    async def _finish(self, batch: list[Ending]) -> None:
+        """Record one batch; a batch with an ending that PostgreSQL cannot store is split until that one is alone."""
         try:
-            await self._record(batch, doubtful=doubtful)
+            await self._record(batch)
         except Exception as refused:
             if len(batch) > 1:
                 half = len(batch) // 2
-                await self._finish(batch[:half], doubtful=True)
-                await self._finish(batch[half:], doubtful=True)
+                await self._finish(batch[:half])
+                await self._finish(batch[half:])
             elif batch[0] == rejected(batch[0]):
                 log.exception("an ending cannot be recorded; its task is rescued when this worker ends")
-                self._holding.recorded(batch)
+                self._close(batch)
             else:
                 log.warning("an ending was refused; its task fails", task_id=str(batch[0].id), error=str(refused)[:500])
-                await self._finish([rejected(batch[0])], doubtful=doubtful)
+                await self._finish([rejected(batch[0])])
 
-    async def _record(self, batch: list[Ending], *, doubtful: bool) -> None:
-        pause = _FIRST_PAUSE
-        moved: list[Moved] = []
-        fenced: list[Ending] | None = None
-        while fenced is None:
+    async def _record(self, batch: list[Ending]) -> None:
+        """Record one batch, however long PostgreSQL is away. Raises what PostgreSQL says about the endings."""
+        # While some row is known to be locked, others of the same transaction may be: no statement waits for one then.
+        pause, skip_locked = _FIRST_PAUSE, bool(self._aside)
+        answer: Answer | None = None
+        while answer is None:
             heed_cancel()
             try:
-                moved += await self._send(batch)
-                fenced = await self._fenced(batch, moved, doubtful=doubtful)
+                answer = await record(self._database, batch, skip_locked=skip_locked)
             except Unavailable as away:
-                # Sending again is harmless, because the fence lets an ending through once. An answer may have been
-                # lost, or only a later statement have failed: what does not come back is looked up first.
-                doubtful = True
+                # Only a lock on a whole table stops the statement that skips locked rows.
+                if lock_held(away) and not skip_locked:
+                    skip_locked = True
+                    continue
+                skip_locked = True
                 if not self.away:
                     log.warning("endings are held until PostgreSQL answers", held=len(self._held), error=str(away))
                 self.away = True
                 await clock.system.sleep(pause * (0.5 + clock.rand()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
-        self._holding.recorded(batch)
         if self.away:
             self.away = False
             self.on_back()
-        self._tell(batch, moved, fenced)
+        self._set_aside(answer.locked)
+        left = {(ending.id, ending.attempt) for ending in answer.locked}
+        done = [ending for ending in batch if (ending.id, ending.attempt) not in left] if left else batch
+        self._close(done)
+        self._tell(done, answer.moved, answer.fenced)
 
-    async def _send(self, batch: list[Ending]) -> list[Moved]:
-        if any(ending.logs for ending in batch):  # a second statement, so a transaction around both
-            async with self._database.begin() as tx:
-                return await queue.finish(tx, batch)
-        async with self._database.connection() as tx:
-            return await queue.finish(tx, batch)
+    def _close(self, endings: list[Ending]) -> None:
+        """Let go of endings that PostgreSQL has, or refuses for good."""
+        self._aside.settle(endings)
+        self._holding.recorded(endings)
 
-    async def _fenced(self, batch: list[Ending], moved: list[Moved], *, doubtful: bool) -> list[Ending]:
-        """Return what was refused; after an unknown commit, what is recorded already was not."""
-        if len(moved) == len(batch):
-            return []
-        came = {(row.id, row.attempt) for row in moved}
-        missing = [ending for ending in batch if (ending.id, ending.attempt) not in came]
-        async with self._database.connection() as tx:
-            if doubtful:
-                known = await queue.ended_under(tx, missing)
-                missing = [ending for ending in missing if (ending.id, ending.attempt, ending.claim) not in known]
-            if missing:
-                await queue.record_fenced(tx, missing)
-        return missing
+    def _set_aside(self, locked: list[Ending]) -> None:
+        if new := self._aside.put(locked):
+            log.warning(
+                "another transaction has locked the rows of these tasks; their endings wait, all others go on",
+                tasks=[str(one.id) for one in new][:10],
+                number=len(self._aside),
+            )
 
     def _tell(self, batch: list[Ending], moved: list[Moved], fenced: list[Ending]) -> None:
         metrics = telemetry.metrics()
@@ -180,7 +187,3 @@ class Finisher:
             task = asyncio.ensure_future(self.hint(back))
             self._hints.add(task)
             task.add_done_callback(self._hints.discard)
-
-
-def _bytes(ending: Ending) -> int:
-    return len(ending.result or "") + len(ending.error or "") + len(ending.logs or "") + 200

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from services.worker.child import Child, ChildSettings
 
 _ANSWER_SECONDS: Final = 10.0  # an answer that never comes holds up its tasks for so long: they must restart in 20
+_LOCK_WAIT: Final = "1s"  # a row that is locked for longer is left to later tries, and everything else goes on
 log = telemetry.get_logger("worker")
 
 
@@ -38,11 +39,19 @@ async def _work(children: Children, first: list[tuple[Child, socket.socket]]) ->
     async with AsyncExitStack() as stack:
         # Claims, polls and finishes of both lanes, and what a beat's answer asks for, at the same time.
         database = await stack.enter_async_context(
-            Database(settings.database_url, name="tf-worker", size=6, command_seconds=_ANSWER_SECONDS)
+            Database(
+                settings.database_url,
+                name="tf-worker",
+                size=6,
+                command_seconds=_ANSWER_SECONDS,
+                lock_timeout=_LOCK_WAIT,
+            )
         )
         # A beat is worth nothing once it is old, so nobody waits for its disk.
         beats = await stack.enter_async_context(
-            Database(settings.database_url, name="tf-worker-beat", size=1, synchronous_commit="off")
+            Database(
+                settings.database_url, name="tf-worker-beat", size=1, synchronous_commit="off", lock_timeout=_LOCK_WAIT
+            )
         )
         worker = Worker(
             database,

@@ -20,6 +20,7 @@ from services.worker.finishing import Finisher
 from services.worker.holding import Holding
 from services.worker.identity import Identity
 from services.worker.lane import Intake, Sources
+from services.worker.progress import ProgressWriter
 from services.worker.sizing import Sizing
 from services.worker.solo import Solo
 from services.worker.supervisor import Supervisor
@@ -89,6 +90,7 @@ class Worker:
             reborn=self._reborn,
             sized=self._sized,
         )
+        self._progress = ProgressWriter(database, self.holding)
         self._drain = Drain(database, self.holding, self.supervisor, self.finisher)
         self._references: References | None = None
         self._tasks: list[asyncio.Task[Any]] = []
@@ -106,6 +108,7 @@ class Worker:
         self.supervisor.on_broken = self._on_broken
         self.supervisor.on_room = self._on_room
         self.finisher.on_back = self._on_room
+        self._beater.on_beat = self._progress.trigger
         self._beater.on_drain = self._stop.set  # somebody else cordoned it; our own drain is told here as well
 
     def probed(self) -> bool:
@@ -132,12 +135,11 @@ class Worker:
             return
         started.result()
         self._begin(self.finisher.serve(), LogKeeper(self._database, self.holding).serve(), self._beater.serve())
-        self._begin(self.cordon.serve())
+        self._begin(self._progress.serve(), self.cordon.serve())
         self._begin(*(intake.serve() for intake in self._intakes.values()), self._solo.serve(self._on_room))
         await asyncio.wait([stopped, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in self._tasks:
-            if task.done():  # none of them ends by itself: a mistake of ours ends the process, loudly
-                task.result()
+        for task in filter(asyncio.Task.done, self._tasks):
+            task.result()  # none of them ends by itself: a mistake of ours ends the process, loudly
         await self._leave()
 
     async def _start(self) -> None:

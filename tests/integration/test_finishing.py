@@ -18,6 +18,7 @@ from services.worker.claiming import Claimer
 from services.worker.finishing import Finisher
 from services.worker.holding import Holding
 from services.worker.identity import Identity
+from tests.lookout import happens
 from tests.working import House, house
 
 if TYPE_CHECKING:
@@ -142,6 +143,111 @@ async def test_one_result_that_cannot_be_stored_fails_alone(home: House, forgetf
     assert (row["status"], row["retry_count"]) == ("FAILED", 1)
     assert (await home.events(tasks[-1].id))[-1] == ("FAILED", "result_rejected")
     assert await home.statuses([task.id for task in tasks[:-1]]) == {"COMPLETED"}
+
+
+@asynccontextmanager
+async def serving(database: Database, endings: list[Ending]) -> AsyncIterator[tuple[Finisher, Holding]]:
+    """A completer that was given these endings, for as long as the block runs."""
+    holding = Holding()
+    holding.close(endings)
+    finisher = Finisher(database, holding)
+    task = asyncio.ensure_future(finisher.serve())
+    finisher.put(endings)
+    try:
+        yield finisher, holding
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def locked(home: House, what: str, *values: Any) -> AsyncIterator[Any]:
+    """Another transaction that has done this, and is open for as long as the block runs."""
+    async with Database(home.database._url, name="tf-locker", size=1) as other, other.begin() as tx:
+        await tx.execute(what, *values)
+        yield tx
+
+
+@pytest.fixture
+async def impatient(database_url: str) -> AsyncIterator[Database]:
+    async with Database(database_url, name="tf-impatient", size=2, lock_timeout="200ms") as database:
+        yield database
+
+
+ROW = "select from tasks where id = $1 for update"
+
+
+@pytest.mark.parametrize("logs", [None, "a line\n"])
+async def test_one_locked_row_delays_no_other_ending(home: House, impatient: Database, logs: str | None) -> None:
+    tasks = await claimed(home, 256)
+    others = [task.id for task in tasks[1:]]
+    endings = [returned(task)._replace(logs=logs) for task in tasks]
+    async with serving(impatient, endings) as (finisher, holding):
+        async with locked(home, ROW, tasks[0].id):
+            await happens(lambda: ended_all(home, others), within=5)
+            await happens(lambda: answer(holding.keys() == {(tasks[0].id.bytes, 1)}))
+            assert not finisher.away
+            assert not finisher.idle
+            more = await claimed(home, 3)  # and those that come later do not even wait for it
+            holding.close([returned(task) for task in more])
+            finisher.put([returned(task) for task in more])
+            await happens(lambda: ended_all(home, [task.id for task in more]), within=5)
+        async with asyncio.timeout(5):
+            await finisher.flushed()
+    assert holding.empty
+    for task in (tasks[0], tasks[1], more[0]):
+        assert kinds(await home.events(task.id)) == ["CREATED", "STARTED", "COMPLETED"]
+    async with home.database.connection() as tx:
+        assert await tx.fetchval("select count(*) from task_logs") == (256 if logs else 0)
+
+
+async def ended_all(home: House, ids: list[UUID]) -> bool:
+    return await home.statuses(ids) == {"COMPLETED"}
+
+
+async def test_an_ending_whose_row_was_taken_under_the_lock_is_fenced(home: House, impatient: Database) -> None:
+    tasks = await claimed(home, 3)
+    async with serving(impatient, [returned(task)._replace(logs="a line\n") for task in tasks]) as (finisher, holding):
+        async with locked(home, ROW, tasks[0].id) as tx:
+            await happens(lambda: ended_all(home, [task.id for task in tasks[1:]]), within=5)
+            await queue.cancel(tx, [tasks[0].id], owner_id=None, force=True, by="test")
+        async with asyncio.timeout(5):
+            await finisher.flushed()
+    assert holding.empty
+    assert sorted(kinds(await home.events(tasks[0].id))) == ["CANCELLED", "CREATED", "FENCED", "STARTED"]
+    async with home.database.connection() as tx:  # and what it logged went with it
+        assert await tx.fetchval("select count(*) from task_logs where task_id = $1", tasks[0].id) == 0
+        assert await tx.fetchval("select count(*) from task_logs") == 2
+
+
+async def test_a_locked_table_counts_as_a_postgresql_that_is_away(home: House, impatient: Database) -> None:
+    tasks = await claimed(home, 3)
+    async with serving(impatient, []) as (finisher, holding):
+        async with locked(home, "lock table tasks in access exclusive mode"):
+            holding.close([returned(task) for task in tasks])
+            finisher.put([returned(task) for task in tasks])
+            await happens(lambda: answer(finisher.away), within=5)
+            assert not finisher.idle
+        async with asyncio.timeout(10):
+            await finisher.flushed()
+        assert not finisher.away
+    assert holding.empty
+    assert await ended_all(home, [task.id for task in tasks])
+
+
+async def answer(value: Any) -> Any:
+    return value
+
+
+async def test_an_ending_is_one_statement_with_its_logs_and_without_a_transaction(home: House) -> None:
+    tasks = await claimed(home, 4)
+    endings = [returned(task)._replace(logs="a line\n") for task in tasks]
+    sent: list[str] = []
+    async with home.database.connection() as tx:
+        with tx.query_logger(lambda record: sent.append(record.query)):
+            assert len(await queue.finish(tx, endings)) == 4
+    assert len(sent) == 1
 
 
 async def test_a_lost_answer_to_a_claim_is_read_back(home: House, forgetful: Forgetful) -> None:

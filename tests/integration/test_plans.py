@@ -82,20 +82,22 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
     ),
     "claimed_under": (lambda tx: queue.claimed_under(tx, IDS, task(1)), {"claimed_under": ({PK}, 200)}),
     "unclaimed": (lambda tx: queue.unclaimed(tx, IDS, TYPES), {"unclaimed": ({PK}, 200)}),
-    "beat": (
-        lambda tx: queue.beat(
-            tx,
-            WORKER,
-            free_sync=1,
-            free_async=0,
-            progress=[queue.Progress(id=e.id, attempt=1, claim=e.claim, fraction=0.5) for e in ENDINGS],
+    "beat": (lambda tx: queue.beat(tx, WORKER, free_sync=1, free_async=0), {"beat": ({"tasks_stopping"}, 200)}),
+    "record_progress": (
+        lambda tx: queue.record_progress(
+            tx, [queue.Progress(id=e.id, attempt=1, claim=e.claim, fraction=0.5) for e in ENDINGS]
         ),
-        {"progress": ({PK}, 200), "beat": ({"tasks_stopping"}, 200)},
+        {"progress": ({PK}, 400)},
     ),
+    "still_held": (lambda tx: queue.still_held(tx, ENDINGS), {"still_held": ({PK}, 200)}),
     "inventory": (lambda tx: queue.inventory(tx, WORKER), {"inventory": ({"tasks_held"}, 1000)}),
     "finish": (lambda tx: queue.finish(tx, ENDINGS), {"succeed": ({PK}, 200)}),
     "finish in another way": (
         lambda tx: queue.finish(tx, [end._replace(cause=Cause.RETRY, reason=Reason.ERROR) for end in ENDINGS]),
+        {"finish": ({PK}, 400)},
+    ),
+    "finish with logs": (
+        lambda tx: queue.finish(tx, [end._replace(logs="a line") for end in ENDINGS]),
         {"finish": ({PK}, 400)},
     ),
     "cancel": (lambda tx: queue.cancel(tx, IDS, owner_id=None, by="me"), {"move": ({PK}, 400)}),

@@ -173,7 +173,9 @@ async def test_the_worker_does_its_work(url: str) -> None:
             for one, (cause, reason) in zip(held, causes, strict=True)
         ]
         async with db.begin() as tx:
-            assert (await queue.beat(tx, worker, free_sync=1, free_async=0, progress=progress)).alive
+            assert (await queue.beat(tx, worker, free_sync=1, free_async=0)).alive
+            await queue.record_progress(tx, progress)
+            assert len(await queue.still_held(tx, endings)) == 4
             assert len(await queue.inventory(tx, worker)) == 4
             assert len(await queue.finish(tx, endings)) == 4
             assert len(await queue.ended_under(tx, endings)) == 4

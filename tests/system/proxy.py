@@ -83,6 +83,7 @@ class Proxy:
         self.port = 0
         self.reset_after: int | None = None  # a connection is cut when its client has sent that many bytes
         self.refusing = False
+        self.latency = 0.0  # seconds that each statement is under way before the server has it
         self._released = asyncio.Event()
 
     @property
@@ -177,6 +178,8 @@ class Proxy:
             if pair.now and head[:1] in b"QS":
                 armed, pair.now = pair.now, None
                 await self._fire(pair, armed)
+            if self.latency and head[:1] in b"QS":
+                await asyncio.sleep(self.latency)
             self._forward(pair, head + body)
             await pair.server.drain()
 

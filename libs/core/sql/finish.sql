@@ -1,12 +1,14 @@
--- End attempts: result, move and event in one statement, under the fence (id, attempt, claim). A row that does not
--- come back is fenced. One array per column.
+-- End attempts: result, move, event and logs in one statement, under the fence (id, attempt, claim). One array per column.
+-- A row that does not come back is fenced, or another transaction has locked it: still_held.sql tells which. This
+-- statement waits for no row, so one locked row delays no other ending. An ending that is fenced leaves no logs.
 -- $1 ids, sorted  $2 attempts  $3 claims  $4 where from IN_PROGRESS  $5 the same when gated  $6 where from CANCELLING
--- $7 results  $8 errors  $9 delays (s)  $10 failures  $11 crashes  $12 isolation  $13 reasons
+-- $7 results  $8 errors  $9 delays (s)  $10 failures  $11 crashes  $12 isolation  $13 reasons  $14 logs
 -- The rows are locked first, in id order: the move is then decided on what they are, not on what they were.
 with given as (
     select * from unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::text[], $9::float8[], $10::int[], $11::int[], $12::int[], $13::text[])
-        as given (id, attempt, claim, free, gated, cancelling, result, error, delay, failures, crashes, isolation, reason)
+                         $8::text[], $9::float8[], $10::int[], $11::int[], $12::int[], $13::text[], $14::text[])
+        as given (id, attempt, claim, free, gated, cancelling, result, error, delay, failures, crashes, isolation, reason,
+                  logs)
 ),
 locked as (
     select given.*, found.status as previous, found.worker_id, found.started_at, found.held_gated,
@@ -18,7 +20,7 @@ locked as (
         from tasks left join queues on queues.name = tasks.queue
         where tasks.id = given.id and tasks.attempt = given.attempt and tasks.claim = given.claim
           and (tasks.status::text = 'CANCELLING' or tasks.status::text = 'IN_PROGRESS' and given.free is not null)
-        for update of tasks
+        for update of tasks skip locked
     ) as found
 ),
 moved as (
@@ -44,7 +46,7 @@ moved as (
     where tasks.id = any (array[locked.id])
     returning tasks.id, tasks.status::text as status, locked.previous, tasks.queue, tasks.owner_id,
               tasks.concurrency_key, locked.held_gated as gated, tasks.priority::text as priority, tasks.type,
-              tasks.attempt, locked.worker_id, locked.claim, locked.started_at, locked.reason, locked.error
+              tasks.attempt, locked.worker_id, locked.claim, locked.started_at, locked.reason, locked.error, locked.logs
 ),
 told as (
     insert into task_events (task_id, event_type, attempt, claim, worker_id, started_at, cause, error, message)
@@ -54,5 +56,8 @@ told as (
            attempt, claim, worker_id, started_at, reason, error::json,
            case when previous = 'CANCELLING' and status = 'COMPLETED' then 'cancel_too_late' end
     from moved
+),
+logged as (
+    insert into task_logs (task_id, attempt, text) select id, attempt, logs from moved where logs <> ''
 )
 select id, status, previous, queue, owner_id, concurrency_key, gated, priority, type, attempt, worker_id from moved

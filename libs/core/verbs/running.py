@@ -112,18 +112,8 @@ async def unclaimed(tx: Tx, ids: Sequence[UUID], types: Sequence[str]) -> dict[U
     return {task: reasons.get(task, Why.GONE) for task in ids}
 
 
-async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int, progress: Sequence[Progress] = ()) -> Asked:
-    """Tell that `worker` lives, and write its tasks' progress. Run it on a connection of its own."""
-    if progress:
-        # In id order, as all who wait for rows: a batch of endings may be locking the same ones.
-        told = sorted(progress, key=lambda item: item.id)
-        await tx.execute(
-            statement("progress"),
-            [item.id for item in told],
-            [item.attempt for item in told],
-            [item.claim for item in told],
-            [msgspec.json.encode({"fraction": item.fraction, "note": item.note}).decode() for item in told],
-        )
+async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int) -> Asked:
+    """Tell that `worker` lives. Run it on a connection of its own."""
     found = await tx.fetch(statement("beat"), worker, free_sync, free_async)
     if not found:
         return Asked(alive=False)
@@ -132,6 +122,18 @@ async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int, progres
         draining=found[0]["state"] == "draining",
         cordoned=found[0]["state"] == "cordoned",
         cancelling=tuple((row["id"], row["attempt"]) for row in found if row["id"] is not None),
+    )
+
+
+async def record_progress(tx: Tx, progress: Sequence[Progress]) -> None:
+    """Write how far running attempts have come. A row that another transaction has locked keeps what it has."""
+    ordered = sorted(progress, key=lambda item: item.id)
+    await tx.execute(
+        statement("progress"),
+        [item.id for item in ordered],
+        [item.attempt for item in ordered],
+        [item.claim for item in ordered],
+        [msgspec.json.encode({"fraction": item.fraction, "note": item.note}).decode() for item in ordered],
     )
 
 
@@ -155,23 +157,20 @@ def _targets(cause: Cause) -> tuple[str | None, str | None, str]:
 _TARGETS = {cause: _targets(cause) for cause, moves in TABLE.items() if TaskStatus.CANCELLING in moves}
 
 
-async def finish(tx: Tx, endings: Sequence[Ending]) -> list[Moved]:
-    """End attempts. What does not come back was fenced: it is no longer the caller's to end.
+async def finish(tx: Tx, endings: Sequence[Ending], *, skip_locked: bool = False) -> list[Moved]:
+    """End attempts. What does not come back was fenced, or another transaction has locked it: see `still_held`.
 
-    Most attempts simply return, and go by a statement that is made for them. What that one leaves, and every other
-    ending, goes by the general one, in a second statement: a caller who wants all or nothing opens a transaction.
+    Most attempts simply return and log nothing. They go by a statement that is made for them, and that waits for locked
+    rows for as long as the session's `lock_timeout` lets it. What that one leaves, and every other ending, goes by the
+    general one, which skips locked rows. `skip_locked` sends everything by the general one. Each of the two is complete
+    in itself, so the caller needs no transaction around them.
     """
     ordered = sorted(endings, key=itemgetter(0))
-    moved = await _succeed(tx, [ending for ending in ordered if ending.reason is Reason.RETURNED])
+    plain = [] if skip_locked else [one for one in ordered if one.reason is Reason.RETURNED and not one.logs]
+    moved = await _succeed(tx, plain)
     if len(moved) < len(ordered):
         came = {(row.id, row.attempt) for row in moved}
         moved += await _finish(tx, [ending for ending in ordered if (ending.id, ending.attempt) not in came])
-    if logged := [ending for ending in ordered if ending.logs]:
-        # Not of a row that did not move: it may have moved in a first send whose answer was lost, its logs with it.
-        came = {(row.id, row.attempt) for row in moved}
-        chunks = [LogChunk(id=e.id, attempt=e.attempt, text=e.logs or "") for e in logged if (e.id, e.attempt) in came]
-        if chunks:
-            await append_logs(tx, chunks)
     return moved
 
 
@@ -185,15 +184,31 @@ async def _succeed(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
 async def _finish(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
     if not ordered:
         return []
-    ids, attempts, claims, causes, reasons, results, errors, delays, failures, crashes, isolations, _ = zip(
+    ids, attempts, claims, causes, reasons, results, errors, delays, failures, crashes, isolations, logs = zip(
         *ordered, strict=True
     )
     free, gated, cancelling = zip(*map(_TARGETS.__getitem__, causes), strict=True)
     found = await tx.fetch(
         statement("finish"), ids, attempts, claims, free, gated, cancelling, results, errors, delays, failures, crashes,
-        isolations, reasons,
+        isolations, reasons, logs,
     )  # fmt: skip
     return rows.moved(found)
+
+
+async def still_held(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, UUID]]:
+    """Return those of `endings`, as (id, attempt, claim), that the row still waits for. It waits for no lock.
+
+    A `finish` that left such an ending found its row locked.
+    """
+    found = await tx.fetch(
+        statement("still_held"),
+        [ending.id for ending in endings],
+        [ending.attempt for ending in endings],
+        [ending.claim for ending in endings],
+    )
+    running = {(row["id"], row["attempt"], row["claim"]): row["status"] == TaskStatus.IN_PROGRESS for row in found}
+    keys = [((one.id, one.attempt, one.claim), _TARGETS[one.cause][0] is not None) for one in endings]
+    return {key for key, may_run in keys if key in running and (may_run or not running[key])}
 
 
 async def ended_under(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, UUID]]:
