@@ -21,7 +21,7 @@ import yaml
 from tests.contract.files import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CHART = ROOT / "deploy/helm/taskflow"
 VALUES = [None, *sorted(path.name for path in (CHART / "ci").glob("*.yaml"))]
@@ -95,16 +95,25 @@ def objects(text: str) -> list[Object]:
 
 @functools.cache
 def _of_file(name: str | None) -> str:
-    return template(*(("-f", str(CHART / "ci" / name)) if name else ()))
+    return in_cluster(*(("-f", str(CHART / "ci" / name)) if name else ()))
 
 
 def of_file(name: str | None) -> list[Object]:
-    """What a file of ci/ gives, the chart's defaults for None."""
+    """What a file of ci/ gives, hooks included, the chart's defaults for None."""
     return objects(_of_file(name))
 
 
+def in_cluster(*arguments: str, secrets: Sequence[Object] = (), **options: Any) -> str:
+    """Render as `helm install` does, which speaks with a cluster: it has these Secrets, and hooks are rendered."""
+    from tests.chart.looked_up import cluster
+
+    with tempfile.TemporaryDirectory() as folder, cluster(Path(folder), secrets) as kubeconfig:
+        env = {"KUBECONFIG": kubeconfig, "HELM_CACHE_HOME": folder}
+        return template("--dry-run=server", "--disable-openapi-validation", *arguments, env=env, **options)
+
+
 def render(release: str = RELEASE, **values: Any) -> list[Object]:
-    """What these values give."""
+    """What these values give without a cluster, as for Argo CD."""
     return objects(template(values=values, release=release))
 
 

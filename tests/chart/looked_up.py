@@ -1,4 +1,4 @@
-"""As much of an API server as helm asks when a template looks Secrets up: what there is, and one of them by name."""
+"""As much of an API server as helm asks when a template looks Secrets up: the kinds, one by name, their list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _KINDS = {
     "v1": "Secret ServiceAccount ConfigMap Service Pod",
     "apps/v1": "Deployment StatefulSet",
     "batch/v1": "Job",
-    "rbac.authorization.k8s.io/v1": "Role RoleBinding",
+    "rbac.authorization.k8s.io/v1": "Role RoleBinding ClusterRole ClusterRoleBinding",
+    "policy/v1": "PodDisruptionBudget",
+    "networking.k8s.io/v1": "Ingress NetworkPolicy",
+    "autoscaling/v2": "HorizontalPodAutoscaler",
+    "monitoring.coreos.com/v1": "ServiceMonitor",
     "apiextensions.k8s.io/v1": "CustomResourceDefinition",
 }
 
@@ -50,7 +54,7 @@ def _discovery() -> dict[str, Any]:
             ],
         }
         if "/" in version:
-            served = {"groupVersion": version, "version": "v1"}
+            served = {"groupVersion": version, "version": version.partition("/")[2]}
             groups.append({"name": version.partition("/")[0], "versions": [served], "preferredVersion": served})
     return answers
 
@@ -68,11 +72,15 @@ def stored(secret: dict[str, Any]) -> dict[str, Any]:
 def cluster(folder: Path, secrets: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Serve `secrets`; yield the path of a kubeconfig."""
     answers = _discovery()
+    listed = {"kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": list(secrets)}
+    answers[f"/api/v1/namespaces/{NAMESPACE}/secrets"] = listed
     for secret in secrets:
         where = secret["metadata"]
         answers[f"/api/v1/namespaces/{where['namespace']}/secrets/{where['name']}"] = secret
 
     class Handler(BaseHTTPRequestHandler):
+        wbufsize = -1  # head and body in one packet: two would wait for each other
+
         def do_GET(self) -> None:
             found = answers.get(self.path.partition("?")[0])
             body = json.dumps(
@@ -88,7 +96,7 @@ def cluster(folder: Path, secrets: Sequence[dict[str, Any]]) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         config = {
             "apiVersion": "v1",
             "kind": "Config",

@@ -88,7 +88,7 @@ def test_selectors_select_exactly_the_pods_of_their_component(file: str | None) 
 @pytest.mark.parametrize("release", ["t", "taskflow", "a-taskflow-b", "x" * 53, "taskflow-" + "y" * 44])
 def test_names_fit_whatever_the_release_is_called(release: str) -> None:
     found = helm.objects(
-        helm.template("-f", str(helm.CHART / "ci/wide-values.yaml"), values={"fullnameOverride": ""}, release=release)
+        helm.in_cluster("-f", str(helm.CHART / "ci/wide-values.yaml"), values={"fullnameOverride": ""}, release=release)
     ) + helm.render(release=release)
     for each in found:
         if each["kind"] == "CustomResourceDefinition":

@@ -102,6 +102,23 @@ def test_the_farewell_cannot_hold_an_uninstall_up(file: str | None) -> None:
     assert "DATABASE_URL" not in helm.variables(container)  # it works when the stores are gone
 
 
+def test_hooks_are_rendered_only_where_helm_speaks_with_a_cluster() -> None:
+    """`helm template | kubectl apply` would start them at once: the farewell stops the operator and all workers."""
+
+    def hooks(found: list[dict[str, Any]]) -> set[str]:
+        return {helm.title(each) for each in found if "helm.sh/hook" in each["metadata"].get("annotations", {})}
+
+    with_cluster, without = helm.of_file(None), helm.render()
+    assert hooks(with_cluster) == {"Job taskflow-farewell", "Pod taskflow-test"}
+    assert hooks(without) == set()
+    left_out = {helm.title(each) for each in with_cluster} - {helm.title(each) for each in without}
+    secrets = {f"Secret taskflow-{name}" for name in ("keys", "admin", "database", "redis")}
+    assert left_out == hooks(with_cluster) | secrets, "a live release would get new passwords"
+    assert helm.pods(without).items() <= helm.pods(with_cluster).items(), "and no pod of it may roll"
+    offline = {helm.title(each) for each in helm.render(generateSecretsOffline=True)}
+    assert secrets <= offline
+
+
 def test_the_default_queue_is_the_operators_to_make() -> None:
     found = helm.of_file(None)
     assert "TaskQueue" not in {each["kind"] for each in found}  # its definition would have to be served before

@@ -113,7 +113,7 @@ def test_no_secret_stands_outside_of_secrets(file: str | None) -> None:
 
 
 def test_secrets_are_long_and_never_alike() -> None:
-    first, second = (helm.objects(helm.template()) for _ in range(2))
+    first, second = (helm.objects(helm.in_cluster()) for _ in range(2))
     assert len(secret_texts(first)) > 10
     assert secret_texts(first) & secret_texts(second) == set()
 

@@ -33,6 +33,8 @@ ORDER = (
     "memory",
     "deaths",
     "deletion",
+    "rendered",
+    "namespaces",
     "kills",
     "lease",
     "node",
@@ -127,5 +129,4 @@ def new_release(place: Place, request: pytest.FixtureRequest) -> Iterator[Callab
 @pytest.fixture(scope="session")
 def release(new_release: Callable[..., Release]) -> Release:
     """The release that the tests share; each has TaskQueues of its own in it."""
-    pairs = "api.replicas=2,scheduler.replicas=2,operator.replicas=2"
-    return new_release("--set", f"{pairs},defaultQueue.spec.scaling.minReplicas=0")
+    return new_release("--set", releases.PAIRS)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CHART = ROOT / "deploy/helm/taskflow"
 VALUES = CHART / "ci/cluster-values.yaml"
 NAME = "taskflow"
+# What the release that the tests share is installed with.
+PAIRS = "api.replicas=2,scheduler.replicas=2,operator.replicas=2,defaultQueue.spec.scaling.minReplicas=0"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "EXPIRED", "QUARANTINED")
 
 

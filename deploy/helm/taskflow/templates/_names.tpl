@@ -78,3 +78,10 @@ could not be looked up before they are made. Call with (dict "root" $ "names" (l
 {{- $old := get $data (index . 1) -}}
 {{- if $old -}}{{ b64dec $old }}{{- else -}}{{ index . 2 }}{{- end -}}
 {{- end -}}
+
+{{/* "yes" where Helm speaks with a cluster (install, upgrade, --dry-run=server), "" for a plain `helm template`. Hooks are
+rendered only in the first case: `kubectl apply` does not know hooks and would start them at once. The question is for a
+list of Secrets: even an empty list is an answer, and who installs may read it, because Helm keeps its releases there. */}}
+{{- define "taskflow.cluster" -}}
+{{- if lookup "v1" "Secret" .Release.Namespace "" -}}yes{{- end -}}
+{{- end -}}
