@@ -177,7 +177,8 @@ def _about(spec: TaskQueueSpec, name: str, namespace: str, uid: str, instance: s
     # Without an owner nothing is collected with the TaskQueue: that is what Orphan asks for.
     if spec.deletion_policy != "Orphan":
         owner = {"apiVersion": f"{GROUP}/{VERSION}", "kind": KIND, "name": name, "uid": uid, "controller": True}
-        made["ownerReferences"] = [owner]
+        # `kubectl delete --cascade=foreground` then comes back when the workers have gone, not before they do.
+        made["ownerReferences"] = [{**owner, "blockOwnerDeletion": True}]
     return made
 
 

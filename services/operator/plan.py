@@ -28,6 +28,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from services.operator import report, scaling, trials, victims, windows
+from services.operator.spec import holds_deletion
 from services.operator.views import Desired, Plan, Scale
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def plan(spec: TaskQueueSpec, view: QueueView, history: History, *, now: float, 
     if not view.workers_known or _foreign(view):
         chosen = victims.Victims(excess=chosen.excess)
     orphan = view.deleting and spec.deletion_policy == "Orphan"
+    held = view.deleting and holds_deletion(spec)
     gone = not ordered and not victims.active(view.pods)
     scale = _scale(view, wish, chosen, ordered)
     made = Plan(
@@ -70,7 +72,7 @@ def plan(spec: TaskQueueSpec, view: QueueView, history: History, *, now: float, 
         purge=view.deleting and spec.deletion_policy == "Purge",
         orphan=orphan,
         trying=trying,
-        finalize=view.deleting and (not chosen.uncordon if orphan else gone),
+        finalize=(orphan and not chosen.uncordon) or (held and gone),
     )
     return replace(made, status=report.status(spec, view, made, now=now, at=at))
 
@@ -78,6 +80,10 @@ def plan(spec: TaskQueueSpec, view: QueueView, history: History, *, now: float, 
 def _wish(spec: TaskQueueSpec, view: QueueView, ordered: int, history: History, now: float, *, trying: bool) -> Desired:
     if view.deleting and spec.deletion_policy == "Orphan":
         return Desired(replicas=ordered, wanted=ordered, reason="the TaskQueue goes, its workers stay")
+    if view.deleting and not holds_deletion(spec):
+        # Kubernetes ends the workers together with their owner, or leaves them where somebody deleted the TaskQueue
+        # with --cascade=orphan. Both are lost when the operator takes pods away meanwhile.
+        return Desired(replicas=ordered, wanted=ordered, reason="the TaskQueue goes, Kubernetes ends its workers")
     if view.deleting:
         return Desired(replicas=0, reason="the TaskQueue is being deleted")
     if view.conflict:

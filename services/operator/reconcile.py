@@ -16,7 +16,7 @@ from services.operator.events import Note
 from services.operator.mirror import key_of
 from services.operator.plan import plan
 from services.operator.settling import settle
-from services.operator.spec import FINALIZER, TaskQueueSpec, queue_name
+from services.operator.spec import FINALIZER, TaskQueueSpec, holds_deletion, queue_name
 
 if TYPE_CHECKING:
     from services.operator.answer import TaskQueueStatus
@@ -34,8 +34,8 @@ async def reconcile(desk: Desk, seen: Seen, taskqueue: Json, facts: Facts) -> bo
     deleting = bool(taskqueue["metadata"].get("deletionTimestamp"))
     problems: tuple[str, ...] = ()
     changed = False
+    await _guard_deletion(desk, taskqueue, spec, deleting=deleting)
     if not deleting:
-        await _guard_deletion(desk, taskqueue, spec)
         changed = await settle(desk, seen, taskqueue, spec)
         problems = await workload.ensure(desk, seen, taskqueue, spec)
     view = looking.from_mirror(desk, seen, taskqueue, spec, facts=facts, problems=problems)
@@ -53,11 +53,15 @@ async def reconcile(desk: Desk, seen: Seen, taskqueue: Json, facts: Facts) -> bo
     return planned.soon or changed
 
 
-async def _guard_deletion(desk: Desk, taskqueue: Json, spec: TaskQueueSpec) -> None:
-    """Hold a deletion back only where something has to be waited for; a TaskQueue that orphans needs nobody."""
+async def _guard_deletion(desk: Desk, taskqueue: Json, spec: TaskQueueSpec, *, deleting: bool) -> None:
+    """Hold a deletion back only where the operator has to act first.
+
+    The finalizer that older operators put on TaskQueues with Drain is taken off, from those being deleted, too: nothing
+    is waited for there. One that orphans and is being deleted keeps the finalizer until the ownership is off.
+    """
     about = taskqueue["metadata"]
-    wanted = spec.deletion_policy != "Orphan"
-    if (FINALIZER in about["finalizers"]) == wanted:
+    wanted = holds_deletion(spec)
+    if (FINALIZER in about["finalizers"]) == wanted or (deleting and spec.deletion_policy != "Drain"):
         return
     try:
         await apply.finalizer(desk.cluster, *key_of(taskqueue), about["uid"], wanted=wanted)

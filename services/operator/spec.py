@@ -22,7 +22,7 @@ _YEAR: Final = 366 * 24 * 3600
 
 Mode = Literal["QueueDepth", "WaitTime", "External", "Fixed"]
 Hold = Literal["None", "All", "Up", "Down"]
-DeletionPolicy = Literal["Drain", "Orphan", "Purge"]
+DeletionPolicy = Literal["Drain", "Wait", "Purge", "Orphan"]
 QueueName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
 
@@ -205,7 +205,7 @@ class Worker(Model):
         ge=0,
         le=_WEEK,
         description="Seconds that running tasks may take to end when their pod is told to go (eviction, node drain, "
-        "new template). A scale-down waits without limit. 0 to 604800, default 600.",
+        "new template, deletion). A scale-down waits without limit. 0 to 604800, default 600.",
     )
     template: dict[str, Any] = Field(
         default_factory=dict,
@@ -230,8 +230,11 @@ class TaskQueueSpec(Model):
     )
     deletion_policy: DeletionPolicy = Field(
         default="Drain",
-        description="What a deletion does. Drain (default): running tasks end, then the workers go; waiting tasks stay "
-        "in the database. Purge: the same, and waiting tasks are cancelled. Orphan: the workers stay as they are.",
+        description="What a deletion does. Drain (default): Kubernetes ends the workers at once, and their running "
+        "tasks have worker.drainSeconds to end; waiting tasks stay in the database. No operator is needed. Wait: the "
+        "operator ends the workers when their running tasks have ended, without limit; it holds the TaskQueue by the "
+        "finalizer taskflow.dev/drain until then. Purge: as Wait, and waiting tasks are cancelled. Orphan: the workers "
+        "stay as they are.",
     )
     limits: Limits = Field(default_factory=Limits, description="How many tasks may run at once.")
     task_defaults: TaskDefaults = Field(
@@ -241,6 +244,11 @@ class TaskQueueSpec(Model):
     retention: Retention = Field(default_factory=Retention, description="How long ended tasks are kept.")
     scaling: Scaling = Field(default_factory=Scaling, description="How many worker pods there are.")
     worker: Worker = Field(default_factory=Worker, description="The worker pods.")
+
+
+def holds_deletion(spec: TaskQueueSpec) -> bool:
+    """Tell whether the operator must act before a deleted TaskQueue may go: only then does it carry our finalizer."""
+    return spec.deletion_policy in {"Wait", "Purge"}
 
 
 def queue_name(spec: TaskQueueSpec, name: str) -> str:

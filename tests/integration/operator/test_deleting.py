@@ -26,8 +26,55 @@ async def _statuses(world: World) -> dict[str, int]:
     }
 
 
-async def test_drain_lets_running_tasks_end_and_keeps_what_waits(world: World) -> None:
-    world.taskqueue(deletionPolicy="Drain")
+async def test_drain_needs_no_operator_and_is_forgotten_by_the_next(world: World) -> None:
+    world.taskqueue("text", queueName="shared")
+    await world.submit(8, name="shared")
+    await world.tick(3)
+    assert _finalizers(world) == []
+    owner = world.api.get("deployments", "team", "taskflow-text")["metadata"]["ownerReferences"]
+    assert [one["blockOwnerDeletion"] for one in owner] == [True]
+    world.loop = world.another()  # while no operator was there
+    world.api.delete("taskqueues", "team", "text")
+    assert not _there(world, "deployments", "taskflow-text"), "it goes with its owner"
+    world.taskqueue("next", queueName="shared")
+    await world.tick(4, seconds=11)
+    assert world.deployed("next"), "PostgreSQL has forgotten the first"
+    assert await _statuses(world) == {"QUEUED": 8}
+
+
+async def test_an_older_operators_finalizer_is_taken_off_drain_queues(world: World) -> None:
+    for name in ("living", "deleted"):
+        world.taskqueue(name)
+    await world.tick()
+    for name in ("living", "deleted"):
+        world.api.change("taskqueues", "team", name, {"metadata": {"finalizers": ["a.b/c", FINALIZER]}})
+    world.api.delete("taskqueues", "team", "deleted")
+    world.loop = world.another()
+    await world.tick()
+    assert _finalizers(world, "living") == ["a.b/c"]
+    assert _finalizers(world, "deleted") == ["a.b/c"]
+    world.api.change("taskqueues", "team", "deleted", {"metadata": {"finalizers": [FINALIZER]}})
+    await world.tick(2)
+    assert not _there(world, "taskqueues", "deleted")
+    rows = await world.rows("select name from queues where taskqueue is not null")
+    assert [row["name"] for row in rows] == ["living"]
+
+
+async def test_drain_does_not_scale_what_kubernetes_ends_or_orphans(world: World) -> None:
+    """With --cascade=orphan the workers stay; with foreground each pod has its drainSeconds, busy or not."""
+    world.taskqueue()
+    await world.submit(8)
+    await world.tick(3)
+    await world.start_pods()
+    world.api.change("taskqueues", "team", "text", {"metadata": {"finalizers": ["orphan"]}})
+    world.api.delete("taskqueues", "team", "text")
+    await world.tick(3)
+    assert world.replicas() == 2
+    assert set((await world.states()).values()) == {"alive"}
+
+
+async def test_wait_lets_running_tasks_end_and_keeps_what_waits(world: World) -> None:
+    world.taskqueue(deletionPolicy="Wait")
     await world.submit(8)
     await world.tick(3)
     started = await world.start_pods()
@@ -69,7 +116,7 @@ async def test_orphan_needs_nobody_and_leaves_the_workers(world: World) -> None:
 
 
 async def test_a_policy_that_becomes_orphan_lets_go_at_once(world: World) -> None:
-    world.taskqueue()
+    world.taskqueue(deletionPolicy="Wait")
     await world.tick()
     assert _finalizers(world) == [FINALIZER]
     world.api.change("taskqueues", "team", "text", {"spec": {"deletionPolicy": "Orphan"}})
@@ -79,8 +126,8 @@ async def test_a_policy_that_becomes_orphan_lets_go_at_once(world: World) -> Non
 
 
 async def test_release_lets_go_of_all_and_of_others_finalizers_of_none(world: World) -> None:
-    world.taskqueue("one")
-    world.taskqueue("two")
+    world.taskqueue("one", deletionPolicy="Wait")
+    world.taskqueue("two", deletionPolicy="Purge")
     await world.tick()
     world.api.change("taskqueues", "team", "two", {"metadata": {"finalizers": ["a.b/c", FINALIZER]}})
     assert await release(world.cluster, ("team",)) == 2

@@ -169,7 +169,7 @@ def test_plan_ignores_pods_that_are_already_going() -> None:
     assert (made.cordon, made.soon, made.status.ready) == ((), False, "1/1")
 
 
-@pytest.mark.parametrize("policy", ["Drain", "Purge", "Orphan"])
+@pytest.mark.parametrize("policy", ["Wait", "Purge", "Orphan"])
 def test_plan_a_deletion(policy: str) -> None:
     spec = quick(hold="All", minReplicas=2).model_copy(update={"deletion_policy": policy})
 
@@ -193,9 +193,18 @@ def test_plan_a_deletion(policy: str) -> None:
     assert step(pod("a", deleting=True), have=0).finalize
 
 
+def test_plan_leaves_a_deletion_with_drain_to_kubernetes() -> None:
+    """The TaskQueue may still be there: deleted with --cascade=foreground or orphan, or held by somebody else."""
+    pods = (pod("a", running=1), pod("b", deleting=True, running=1), pod("c", state="cordoned"))
+    made = plan(pods[:2], have=2, want=0, deleting=True)
+    assert (made.cordon, made.mark, made.scale, made.finalize, made.orphan) == ((), (), None, False, False)
+    assert names(plan([pods[0], pods[2]], have=2, want=0, deleting=True).uncordon, "c")
+
+
 def test_plan_a_deletion_without_a_deployment_is_over_at_once() -> None:
     view = QueueView(name="q", deleting=True)
-    assert planning.plan(quick(), view, History(), now=0.0, at=AT).finalize
+    waits = quick().model_copy(update={"deletion_policy": "Wait"})
+    assert planning.plan(waits, view, History(), now=0.0, at=AT).finalize
 
 
 def test_plan_measures_how_long_pods_take_to_come_up() -> None:
