@@ -38,6 +38,8 @@ def run() -> None:
             clock.pause(LOOK_SECONDS)
         connection.execute(text("select set_config('lock_timeout', :most, false)"), {"most": lock_timeout})
         connection.commit()
+        context.config.attributes["empty"] = connection.scalar(text("select to_regclass('alembic_version') is null"))
+        connection.commit()
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,

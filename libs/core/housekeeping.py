@@ -13,6 +13,7 @@ from core.domain.lifecycle import Cause
 from core.domain.retry import Failure, RetryPolicy, decide
 from core.domain.task import Ending, Moved, Reason
 from core.pool import Tx
+from core.sql import statement
 
 OVERDUE_GRACE = 30.0  # the worker measures and kills by itself; the leader is only the backstop
 _DEFAULT_ATTEMPTS = RetryPolicy().max_attempts
@@ -23,7 +24,7 @@ async def end_overdue(
 ) -> list[Moved]:
     """End the attempts of `found` that are `over` as timed out, under their own fence; a late outcome is refused."""
     endings = [_timed_out(one, rand=rand) for one in found if (one.id, one.attempt) in over]
-    return await queue.finish(tx, endings) if endings else []
+    return await queue.finish(tx, endings, text=statement) if endings else []
 
 
 def _timed_out(one: queue.Overdue, *, rand: float) -> Ending:

@@ -7,7 +7,8 @@ A database that is ahead of this code counts as ready: old and new code run side
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,10 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from core import clock, pid1
+from core import clock, functions, pid1, roles
 from core.config import settings
 from core.errors import Invalid, SettingError, TaskFlowError, Unavailable
 from core.urls import MIGRATION, for_psycopg2
@@ -41,24 +42,38 @@ def config(url: str) -> Config:
 def upgrade(url: str, revision: str = "head", *, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Bring the database at `url` to `revision`. Safe to run from several processes at once.
 
-    While another process migrates, `meanwhile` is called now and then; it may raise to end the wait.
+    With the newest schema come the functions that workers call. While another process migrates, `meanwhile` is called
+    now and then; it may raise to end the wait.
     """
     asked = config(url)
     asked.attributes["meanwhile"] = meanwhile
     command.upgrade(asked, revision)
+    if revision == "head":
+        _make_functions(url)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the database at `url` back to `revision`."""
+    """Take the database at `url` back to `revision`, which has no use for this code's functions."""
+    functions.remove(url)
     command.downgrade(config(url), revision)
+
+
+def _make_functions(url: str) -> None:
+    functions.make(url, role=roles.WORKER)
 
 
 def current(url: str) -> str | None:
     """Return the revision of the database at `url`, None when it is empty. Raises Unavailable."""
+    with _connected(url) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
     engine = create_engine(for_psycopg2(url), connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            yield connection
     except OperationalError as error:
         message = "PostgreSQL does not answer"
         raise Unavailable(message) from error
@@ -67,11 +82,12 @@ def current(url: str) -> str | None:
 
 
 def is_ready(url: str) -> bool:
-    """Tell whether the database at `url` is at this code's head, or ahead of it. Raises Unavailable."""
-    revision = current(url)
-    if revision is None:
-        return False
-    return revision == ScriptDirectory.from_config(config(url)).get_current_head() or _is_newer(url, revision)
+    """Tell whether the database at `url` is at this code's schema, or ahead of it. Raises Unavailable.
+
+    The worker functions of this code tell: they are made last, and every role may see that they exist.
+    """
+    with _connected(url) as connection:
+        return functions.are_there(connection)
 
 
 def _is_newer(url: str, revision: str) -> bool:
@@ -146,21 +162,23 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 def _upgraded(url: str) -> bool:
-    """Bring the database to this code's head; False when newer code has been there, and knows its rights as well."""
+    """Bring the database to this code's head; False when newer code has been there, and knows its rights as well.
+
+    This code's workers may come back all the same, so the functions that they call are made in either case.
+    """
     try:
         upgrade(url)
     except CommandError:
         revision = current(url)
         if revision is None or not _is_newer(url, revision):
             raise
+        _make_functions(url)
         _tell(f"the schema is {revision}, made by newer code: it stays as it is")
         return False
     return True
 
 
 def _grant() -> None:
-    from core import roles  # noqa: PLC0415 - only who changes the schema gives rights on it
-
     roles.grant(settings.database_url)
 
 

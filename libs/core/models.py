@@ -11,6 +11,7 @@ from sqlalchemy import Identity, Index, Integer, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
+from core.access_models import FunctionSets, Installation, LoginTries
 from core.domain.events import EventType
 from core.domain.lifecycle import TaskStatus
 from core.domain.ordering import PriorityType
@@ -21,8 +22,11 @@ __all__ = [
     "ApiKey",
     "Base",
     "EventType",
+    "FunctionSets",
+    "Installation",
     "Leader",
     "Leases",
+    "LoginTries",
     "PriorityType",
     "ReadyFloors",
     "TaskEvents",
@@ -250,8 +254,9 @@ class Workers(Base):
     """One row per worker process. `state` is alive, cordoned, draining or dead, and dead is one-way.
 
     `facts` may say which pod it lives in: pod, pod_uid, namespace, node, template. `death` is why Kubernetes says that
-    it died: reason, message, at. There is no index on what a beat changes, so beats stay inside their page (HOT
-    updates).
+    it died: reason, message, at. `functions` is the digest of the functions that it calls. `secret_hash` is the SHA-256
+    of the secret that proves a call to be this worker's own. There is no index on what a beat changes, so beats stay
+    inside their page (HOT updates).
     """
 
     __tablename__ = "workers"
@@ -270,6 +275,8 @@ class Workers(Base):
     pid: Mapped[int] = mapped_column(Integer, server_default=ZERO)
     facts: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     death: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    functions: Mapped[str | None]
+    secret_hash: Mapped[bytes | None]
     beat_seq: Mapped[int] = mapped_column(server_default=ZERO)
     beat_at: Mapped[datetime] = mapped_column(server_default=NOW)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)
@@ -287,12 +294,3 @@ class IdempotencyKeys(Base):
     body_hash: Mapped[bytes]
     answer: Mapped[dict[str, Any]]
     created_at: Mapped[datetime] = mapped_column(server_default=NOW, index=True)
-
-
-class LoginTries(Base):
-    """How much of the allowance of an address or an account is used up: all of it is there again at `whole_at`."""
-
-    __tablename__ = "login_tries"
-
-    key: Mapped[str] = mapped_column(primary_key=True)
-    whole_at: Mapped[datetime] = mapped_column(index=True)

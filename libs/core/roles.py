@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from core import functions
 from core.urls import for_psycopg2
 
 API: Final = "taskflow_api"
@@ -19,7 +20,6 @@ OPERATOR: Final = "taskflow_operator"
 
 Rights: TypeAlias = Mapping[str, tuple[str, ...]]  # table or sequence -> "select", "update (a, b)", …
 
-_LOCK = (0x7466, 10)
 # What may change of a task; who owns it, what it is and what it was given never does.
 _FINISHED = (
     "status, seq, gated, permit, attempt, claim, worker_id, scheduled_at, started_at, finished_at, updated_at,"
@@ -121,7 +121,8 @@ def grant(url: str) -> list[str]:
     engine = create_engine(for_psycopg2(url), poolclass=NullPool, connect_args={"connect_timeout": 10})
     try:
         with engine.begin() as connection:
-            connection.execute(text("select pg_advisory_xact_lock(:a, :b)"), {"a": _LOCK[0], "b": _LOCK[1]})
+            first, second = functions.LOCK
+            connection.execute(text("select pg_advisory_xact_lock(:a, :b)"), {"a": first, "b": second})
             found = connection.scalars(
                 text("select rolname from pg_roles where rolname = any (:names) order by rolname"),
                 {"names": list(RIGHTS)},
@@ -129,6 +130,9 @@ def grant(url: str) -> list[str]:
             for role in found:
                 for statement in statements(role):
                     connection.exec_driver_sql(statement)
+            if WORKER in found:
+                for signature in functions.signatures(connection):
+                    connection.exec_driver_sql(f"grant execute on function {signature} to {WORKER}")
     finally:
         engine.dispose()
     return list(found)

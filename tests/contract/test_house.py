@@ -16,6 +16,7 @@ LONG: dict[str, str] = {}
 COMMITS = {
     "libs/core/accounts.py": "its own command line, which makes an administrator",
     "libs/core/migrate.py": "its own command line, which makes the administrator of an installation",
+    "libs/core/functions.py": "all functions of a version, or none: a part of core.migrate",
     "libs/core/roles.py": "all rights at once, or none: a part of core.migrate",
     "libs/core/database.py": "the sync session's one place",
     "libs/core/pool.py": "the async transaction's one place",

@@ -54,7 +54,7 @@ insert into webhooks (owner_id, url, secret) values (1, 'https://example.org', '
 insert into queues (name) values ('default');
 insert into workers (id, name, queues, sync_types, async_types, sync_slots, async_slots)
 values (gen_random_uuid(), 'w', '{default}', '{a:b}', '{}', 1, 0);
-update workers set death = '{"reason": "OOMKilled"}';
+update workers set death = '{"reason": "OOMKilled"}', functions = 'f', secret_hash = '\\x00';
 update queues set default_max_attempts = 5, default_timeout_seconds = 1.5, concurrency = 2, taskqueue = '{"uid": "u"}';
 insert into queue_types (queue, types) values ('default', '{a:b}');
 insert into leader (name, epoch) values ('scheduler', 7);

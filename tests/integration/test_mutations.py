@@ -19,8 +19,8 @@ from core.domain.lifecycle import TaskStatus
 from core.domain.ordering import PriorityType
 from core.domain.task import Submitted
 from core.urls import plain
-from core.verbs import feeding, gating, keeping, leading, owning, queues, running, submitting, workers
-from tests.machine import deeds
+from core.verbs import queues
+from tests.machine import deeds, mutants
 from tests.machine.calls import Fate
 from tests.machine.trail import Violation
 from tests.machine.world import CAPPED, World
@@ -29,7 +29,6 @@ from tests.signals import until
 if TYPE_CHECKING:
     from uuid import UUID
 
-VERBS = (feeding, gating, keeping, leading, owning, queues, running, submitting, workers)
 Apply = Callable[[World, pytest.MonkeyPatch], None]
 
 
@@ -43,19 +42,12 @@ def world(database_url: str) -> Iterator[World]:
         made.close()
 
 
-def rewritten(monkeypatch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) -> None:
-    """Have the verbs send another text for a statement."""
-    text = sql.statement(name)
-    for old, new in changes:
-        assert text.count(old) == 1, f"{name}.sql changed: mend this mutation"
-        text = text.replace(old, new)
-
-    def statement(asked: str) -> str:
-        return text if asked == name else sql.statement(asked)
-
-    for module in VERBS:
-        if hasattr(module, "statement"):
-            monkeypatch.setattr(module, "statement", statement)
+def rewritten(world: World, monkeypatch: pytest.MonkeyPatch, name: str, *changes: tuple[str, str]) -> None:
+    """Have the verbs send another text for a statement, or call a function made of it."""
+    text = mutants.changed(name, *changes)
+    if name in sql.WORKER_FUNCTIONS:
+        world.run(mutants.made(world.observer, name, text))
+    mutants.sent(monkeypatch, name, text)
 
 
 # -- histories -----------------------------------------------------------------------------------------------------
@@ -179,22 +171,22 @@ def submitted(world: World, **more: Any) -> list[UUID]:
 # -- mutations -----------------------------------------------------------------------------------------------------
 
 
-def finish_without_the_claim(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewritten(monkeypatch, "finish", (" and tasks.claim = given.claim", ""))
+def finish_without_the_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(world, monkeypatch, "finish", (" and tasks.claim = given.claim", ""))
 
 
-def succeed_without_the_claim(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewritten(monkeypatch, "succeed", (" and tasks.claim = given.claim", ""))
+def succeed_without_the_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(world, monkeypatch, "succeed", (" and tasks.claim = given.claim", ""))
 
 
-def rescue_at_the_moment_of_death_only(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def rescue_at_the_moment_of_death_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     mark_dead, rescue = queue.mark_dead, queue.rescue
 
     async def and_rescue(tx: Any, worker: Any, beat_seq: int) -> bool:
         dead = await mark_dead(tx, worker, beat_seq)
         if dead:
             every = "from workers where workers.state = 'dead'"
-            rewritten(monkeypatch, "rescue", (every, f"from workers where workers.id = '{worker}'"))
+            rewritten(world, monkeypatch, "rescue", (every, f"from workers where workers.id = '{worker}'"))
             await rescue(tx, strays=False)
         return dead
 
@@ -205,10 +197,10 @@ def rescue_at_the_moment_of_death_only(_world: World, monkeypatch: pytest.Monkey
     monkeypatch.setattr(queue, "rescue", never)
 
 
-def attempt_lowered_on_retry(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def attempt_lowered_on_retry(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     lowered = "attempt = tasks.attempt - (locked.status in ('QUEUED', 'PENDING'))::int,\n        permit = false,"
     honest = ("tasks.attempt, locked.worker_id,", "locked.attempt, locked.worker_id,")  # the event says what was
-    rewritten(monkeypatch, "finish", ("permit = false,", lowered), honest)
+    rewritten(world, monkeypatch, "finish", ("permit = false,", lowered), honest)
 
 
 def key_in_another_transaction(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,8 +235,8 @@ def gate_without_the_epoch(_world: World, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(queue, "guard", guard)
 
 
-def gate_without_its_lock(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewritten(monkeypatch, "gate_lock", ("select pg_advisory_xact_lock($1, $2)", "select $1::int + $2::int"))
+def gate_without_its_lock(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(world, monkeypatch, "gate_lock", ("select pg_advisory_xact_lock($1, $2)", "select $1::int + $2::int"))
 
 
 def cap_without_the_gates_lock(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,8 +252,8 @@ def floors_of_what_was_drawn(_world: World, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Settled, "step", step)
 
 
-def urgent_without_a_new_place(_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    rewritten(monkeypatch, "reprioritize", ("nextval('task_seq')", "tasks.seq"))
+def urgent_without_a_new_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rewritten(world, monkeypatch, "reprioritize", ("nextval('task_seq')", "tasks.seq"))
 
 
 History = Callable[[World], None]

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 
 PASSWORD = secrets.token_hex(8)
 TABLES = (
-    "alembic_version", "api_keys", "idempotency_keys", "leader", "leases", "login_tries", "queue_types", "queues",
-    "ready_floors", "task_events", "task_logs", "tasks", "users", "webhooks", "workers",
+    "alembic_version", "api_keys", "function_sets", "idempotency_keys", "installation", "leader", "leases",
+    "login_tries", "queue_types", "queues", "ready_floors", "task_events", "task_logs", "tasks", "users",
+    "webhooks", "workers",
 )  # fmt: skip
 LAST_PARTITION = "select 'task_events_' || to_char((clock_timestamp() at time zone 'UTC')::date + 3, 'YYYYMMDD')"
 

@@ -6,17 +6,32 @@ The plan is the one that a worker's session keeps: generic, under `pool.PINNED`,
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import asyncpg
+
+from core.sql import WORKER_FUNCTIONS, call
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 FAILED_PLAN_MS = 30_000  # a plan that walks the whole table is cut off here
+FUNCTIONS = {call(name): name for name in WORKER_FUNCTIONS}
 PLACE = "ctid"  # rows found by their place in the table
+# PostgreSQL tells the plans of the statements inside functions in this way only.
+EXPLAINED = """
+load 'auto_explain';
+set auto_explain.log_min_duration = 0;
+set auto_explain.log_nested_statements = on;
+set auto_explain.log_analyze = on;
+set auto_explain.log_timing = off;
+set auto_explain.log_format = json;
+set auto_explain.log_level = notice
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,9 @@ class Session:
 
     async def prepare(self, text: str) -> tuple[str, list[str]]:
         """Prepare a statement and have its generic plan made now."""
+        if text in FUNCTIONS:
+            await self._call_once(text)
+            return "", []
         if text not in self._names:
             types = [kind.name for kind in (await self.connection.prepare(text)).get_parameters()]
             name = f"guarded_{len(self._names)}"
@@ -82,13 +100,41 @@ class Session:
             await self.connection.execute(f"explain {_execute(name, types, [None] * len(types))}")
         return self._names[text]
 
+    async def _call_once(self, text: str) -> None:
+        """Have a function's plan made by a call that finds nothing; what it writes is undone."""
+        asked = (await self.connection.prepare(text)).get_parameters()
+        async with rolled_back(self.connection):
+            with suppress(asyncpg.NotNullViolationError):
+                await self.connection.fetch(text, *([] if kind.kind == "array" else None for kind in asked))
+
     async def visits(self, text: str, args: tuple[Any, ...]) -> list[Visit]:
         """Run the statement for real, and tell what its plan did to `tasks`."""
+        if text in FUNCTIONS:
+            return await self._visits_within(text, args)
         name, types = await self.prepare(text)
         plan = await self.connection.fetchval(
             f"explain (analyze, timing off, format json) {_execute(name, types, list(args))}"
         )
         return list(_visits(json.loads(plan)[0]["Plan"]))
+
+    async def _visits_within(self, text: str, args: tuple[Any, ...]) -> list[Visit]:
+        """Call a function, and read the plan of the statement inside it, as this session keeps it."""
+        told: list[str] = []
+
+        def hear(_connection: Any, message: Any) -> None:
+            told.append(message.message)
+
+        await self.connection.execute(EXPLAINED)
+        self.connection.add_log_listener(hear)
+        try:
+            await self.connection.fetch(text, *args)
+        finally:
+            self.connection.remove_log_listener(hear)
+            await self.connection.execute("set auto_explain.log_min_duration = -1")
+        plans = [json.loads(each[each.index("{") :]) for each in told if "plan:" in each]
+        # The outermost one is that of the call itself.
+        [within] = [plan for plan in plans if "taskflow_" not in plan["Query Text"]]
+        return list(_visits(within["Plan"]))
 
 
 def _execute(name: str, types: list[str], args: list[Any]) -> str:

@@ -3,11 +3,12 @@
 Every write names (id, attempt, claim); a row that does not come back is no longer the caller's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from operator import itemgetter
 from types import MappingProxyType
+from typing import TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -17,9 +18,10 @@ from core.domain.lifecycle import TABLE, Cause, TaskStatus
 from core.domain.ordering import PriorityType
 from core.domain.task import FREE_WORKER_DEATHS, Asked, Claimed, Ending, Held, Moved, Reason
 from core.pool import Tx
-from core.sql import statement
+from core.sql import call
 from core.verbs import rows
 
+Text: TypeAlias = Callable[[str], str]  # from the name of a statement to what is sent
 NOWHERE: Mapping[Route, int] = MappingProxyType({})
 MOST_CLAIM_BYTES = 8 * 1024 * 1024
 HOLDER_REASONS = [reason.value for reason in Reason if reason is not Reason.WORKER_LOST]
@@ -74,7 +76,7 @@ async def poll(
     """
     marks = [(*route, seq) for route, seq in beyond.items()]
     columns = zip(*marks, strict=True) if marks else ([], [], [], [])
-    found = await tx.fetch(statement("poll"), list(queues), list(types), limit, *columns)
+    found = await tx.fetch(call("poll"), list(queues), list(types), limit, *columns)
     return [Candidate(**{**row, "priority": PriorityType(row["priority"])}) for row in map(dict, found)]
 
 
@@ -93,28 +95,26 @@ async def claim(
     `claim` is random and known to the caller before it asks, so that a lost answer can be read back. `solo` says
     that the worker is empty and will stay so: only then tasks that want a whole worker are given.
     """
-    found = await tx.fetch(
-        statement("claim"), list(ids), worker, claim, list(types), most_bytes, solo, FREE_WORKER_DEATHS
-    )
+    found = await tx.fetch(call("claim"), list(ids), worker, claim, list(types), most_bytes, solo, FREE_WORKER_DEATHS)
     claimed = {task.id: task for task in rows.claimed(found, claim)}
     return [claimed.pop(task) for task in ids if task in claimed]  # once each, however often it was hinted
 
 
 async def claimed_under(tx: Tx, ids: Sequence[UUID], claim: UUID) -> list[Claimed]:
     """Return what of `ids` is held under `claim`, after the answer to a claim was lost."""
-    return rows.claimed(await tx.fetch(statement("claimed_under"), list(ids), claim), claim)
+    return rows.claimed(await tx.fetch(call("claimed_under"), list(ids), claim), claim)
 
 
 async def unclaimed(tx: Tx, ids: Sequence[UUID], types: Sequence[str]) -> dict[UUID, Why]:
     """Say of each of `ids` why it was not claimed."""
-    found = await tx.fetch(statement("unclaimed"), list(ids), list(types), FREE_WORKER_DEATHS)
+    found = await tx.fetch(call("unclaimed"), list(ids), list(types), FREE_WORKER_DEATHS)
     reasons = {row["id"]: Why(row["why"]) for row in found}
     return {task: reasons.get(task, Why.GONE) for task in ids}
 
 
 async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int) -> Asked:
     """Tell that `worker` lives. Run it on a connection of its own."""
-    found = await tx.fetch(statement("beat"), worker, free_sync, free_async)
+    found = await tx.fetch(call("beat"), worker, free_sync, free_async)
     if not found:
         return Asked(alive=False)
     return Asked(
@@ -129,7 +129,7 @@ async def record_progress(tx: Tx, progress: Sequence[Progress]) -> None:
     """Write how far running attempts have come. A row that another transaction has locked keeps what it has."""
     ordered = sorted(progress, key=lambda item: item.id)
     await tx.execute(
-        statement("progress"),
+        call("progress"),
         [item.id for item in ordered],
         [item.attempt for item in ordered],
         [item.claim for item in ordered],
@@ -139,7 +139,7 @@ async def record_progress(tx: Tx, progress: Sequence[Progress]) -> None:
 
 async def inventory(tx: Tx, worker: UUID) -> list[Held]:
     """Return what PostgreSQL says that `worker` runs."""
-    found = await tx.fetch(statement("inventory"), worker)
+    found = await tx.fetch(call("inventory"), worker)
     return [
         Held(id=row["id"], attempt=row["attempt"], claim=row["claim"], status=TaskStatus(row["status"]))
         for row in found
@@ -157,31 +157,35 @@ def _targets(cause: Cause) -> tuple[str | None, str | None, str]:
 _TARGETS = {cause: _targets(cause) for cause, moves in TABLE.items() if TaskStatus.CANCELLING in moves}
 
 
-async def finish(tx: Tx, endings: Sequence[Ending], *, skip_locked: bool = False) -> list[Moved]:
+async def finish(
+    tx: Tx, endings: Sequence[Ending], *, skip_locked: bool = False, text: Text | None = None
+) -> list[Moved]:
     """End attempts. What does not come back was fenced, or another transaction has locked it: see `still_held`.
 
     Most attempts simply return and log nothing. They go by a statement that is made for them, and that waits for locked
     rows for as long as the session's `lock_timeout` lets it. What that one leaves, and every other ending, goes by the
     general one, which skips locked rows. `skip_locked` sends everything by the general one. Each of the two is complete
-    in itself, so the caller needs no transaction around them.
+    in itself, so the caller needs no transaction around them. `text` is core.sql.statement for a caller with rights on
+    the tables, which is no worker.
     """
+    text = text or call
     ordered = sorted(endings, key=itemgetter(0))
     plain = [] if skip_locked else [one for one in ordered if one.reason is Reason.RETURNED and not one.logs]
-    moved = await _succeed(tx, plain)
+    moved = await _succeed(tx, plain, text)
     if len(moved) < len(ordered):
         came = {(row.id, row.attempt) for row in moved}
-        moved += await _finish(tx, [ending for ending in ordered if (ending.id, ending.attempt) not in came])
+        moved += await _finish(tx, [ending for ending in ordered if (ending.id, ending.attempt) not in came], text)
     return moved
 
 
-async def _succeed(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
+async def _succeed(tx: Tx, ordered: Sequence[Ending], text: Text) -> list[Moved]:
     if not ordered:
         return []
     ids, attempts, claims, _, _, results, *_ = zip(*ordered, strict=True)
-    return rows.moved_alike(await tx.fetch(statement("succeed"), ids, attempts, claims, results))
+    return rows.moved_alike(await tx.fetch(text("succeed"), ids, attempts, claims, results))
 
 
-async def _finish(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
+async def _finish(tx: Tx, ordered: Sequence[Ending], text: Text) -> list[Moved]:
     if not ordered:
         return []
     ids, attempts, claims, causes, reasons, results, errors, delays, failures, crashes, isolations, logs = zip(
@@ -189,7 +193,7 @@ async def _finish(tx: Tx, ordered: Sequence[Ending]) -> list[Moved]:
     )
     free, gated, cancelling = zip(*map(_TARGETS.__getitem__, causes), strict=True)
     found = await tx.fetch(
-        statement("finish"), ids, attempts, claims, free, gated, cancelling, results, errors, delays, failures, crashes,
+        text("finish"), ids, attempts, claims, free, gated, cancelling, results, errors, delays, failures, crashes,
         isolations, reasons, logs,
     )  # fmt: skip
     return rows.moved(found)
@@ -201,7 +205,7 @@ async def still_held(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, 
     A `finish` that left such an ending found its row locked.
     """
     found = await tx.fetch(
-        statement("still_held"),
+        call("still_held"),
         [ending.id for ending in endings],
         [ending.attempt for ending in endings],
         [ending.claim for ending in endings],
@@ -214,7 +218,7 @@ async def still_held(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, 
 async def ended_under(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int, UUID]]:
     """Return those of `endings`, as (id, attempt, claim), that are recorded already: the first send had landed."""
     found = await tx.fetch(
-        statement("ended_under"),
+        call("ended_under"),
         [ending.id for ending in endings],
         [ending.attempt for ending in endings],
         [ending.claim for ending in endings],
@@ -226,7 +230,7 @@ async def ended_under(tx: Tx, endings: Sequence[Ending]) -> set[tuple[UUID, int,
 async def record_fenced(tx: Tx, endings: Sequence[Ending]) -> None:
     """Write the FENCED events of outcomes that were refused."""
     await tx.execute(
-        statement("record_fenced"),
+        call("record_fenced"),
         [ending.id for ending in endings],
         [ending.attempt for ending in endings],
         [ending.claim for ending in endings],
@@ -237,7 +241,7 @@ async def record_fenced(tx: Tx, endings: Sequence[Ending]) -> None:
 async def append_logs(tx: Tx, chunks: Sequence[LogChunk]) -> None:
     """Keep what handlers wrote."""
     await tx.execute(
-        statement("append_logs"),
+        call("append_logs"),
         [chunk.id for chunk in chunks],
         [chunk.attempt for chunk in chunks],
         [chunk.text for chunk in chunks],

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from core.pool import Tx
-from core.sql import statement
+from core.sql import call, statement
 from core.verbs.queues import COUNT_MOST
 
 
@@ -72,5 +72,5 @@ async def served_queues(tx: Tx) -> frozenset[str]:
 
 async def queue_concurrency(tx: Tx, queue: str) -> int | None:
     """Return how many child processes a worker of `queue` shall have; None when its TaskQueue does not say."""
-    found = await tx.fetchval(statement("queue_concurrency"), queue)
+    found = await tx.fetchval(call("queue_concurrency"), queue)
     return None if found is None else int(found)

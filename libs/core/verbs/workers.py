@@ -9,7 +9,7 @@ import msgspec
 
 from core.domain.task import WorkerFace
 from core.pool import Tx
-from core.sql import statement
+from core.sql import call, statement
 
 DEATH_SECONDS = 30 * 86400.0  # why a worker died is told with its attempts, which are looked at for weeks
 
@@ -38,7 +38,7 @@ class WorkerRow:
 async def register_worker(tx: Tx, face: WorkerFace) -> bool:
     """Introduce a worker, or renew what it can run; False when this id is dead already."""
     state = await tx.fetchval(
-        statement("worker_register"),
+        call("worker_register"),
         face.id,
         face.name,
         list(face.queues),
@@ -55,12 +55,12 @@ async def register_worker(tx: Tx, face: WorkerFace) -> bool:
 
 async def drain_worker(tx: Tx, worker: UUID) -> bool:
     """Let a worker leave: it keeps what it runs and claims nothing more, for ever. False when it is dead already."""
-    return await tx.fetchval(statement("worker_state"), worker, "draining") is not None
+    return await tx.fetchval(call("worker_state"), worker, "draining") is not None
 
 
 async def retire_worker(tx: Tx, worker: UUID) -> None:
     """Mark a worker dead at its clean exit; what it still held is rescued."""
-    await tx.fetchval(statement("worker_state"), worker, "dead")
+    await tx.fetchval(call("worker_state"), worker, "dead")
 
 
 async def mark_dead(tx: Tx, worker: UUID, beat_seq: int) -> bool:
