@@ -17,6 +17,7 @@ from core.auth import Passwords, new_key, same_secret, secret_hash, split_key
 from core.config import settings
 from core.errors import Conflict, Forbidden, Invalid, NotFound, SettingError, Unauthenticated
 from core.models import ApiKey, User
+from core.process_protection import protect
 
 MOST_KEYS: Final = 100
 MOST_LISTED: Final = 1000
@@ -163,6 +164,7 @@ def main(arguments: list[str]) -> int:
             print("usage: python -m core.accounts admin|user USERNAME", file=sys.stderr)
             return 2
     try:
+        protect()
         with database.SessionLocal() as session:
             set_admin(session, username=username, is_admin=role == "admin")
             session.commit()

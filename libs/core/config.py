@@ -103,6 +103,7 @@ class Settings(BaseSettings):
         default="info", validation_alias="TASKFLOW_LOG_LEVEL"
     )
     metrics_port: int = Field(default=0, ge=0, le=65535, validation_alias="TASKFLOW_METRICS_PORT")
+    process_protection: bool = Field(default=True, validation_alias="TASKFLOW_PROCESS_PROTECTION")
     trusted_proxies: Networks = Field(default=(), validation_alias="TASKFLOW_TRUSTED_PROXIES")
     election: Literal["postgresql", "kubernetes"] = Field(default="postgresql", validation_alias="TASKFLOW_ELECTION")
     worker_queues: Names = Field(default=(), validation_alias="TASKFLOW_WORKER_QUEUES")

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from core import checkup
 from core.errors import SettingError
+from core.process_protection import protect
 
 
 async def examine(*, as_json: bool) -> int:
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m core.doctor [-o table|json]\n")
         return 2
     try:
+        protect()
         return asyncio.run(examine(as_json=arguments == ["-o", "json"]))
     except SettingError as wrong:
         sys.stderr.write(f"{wrong}\n")

@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from core import clock, functions, pid1, roles
 from core.config import settings
 from core.errors import Invalid, SettingError, TaskFlowError, Unavailable
+from core.process_protection import protect
 from core.urls import MIGRATION, for_psycopg2
 
 _LOOK_SECONDS: Final = 1.0
@@ -143,6 +144,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     parser.add_argument("--seconds", type=float, default=600.0, help="how long to wait (%(default).0f)")
     asked = parser.parse_args(arguments)
     try:
+        protect()
         if asked.wait:
             return 0 if wait(settings.database_url, asked.seconds, tell=_tell) else 1
         _check_administrator()

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from core import config, garbage, telemetry
 from core.config import settings
 from core.errors import SettingError
+from core.process_protection import protect
 from services.api.app import create_app
 from services.api.server import BACKLOG, DRAIN_SECONDS, Protocol, Server, listen
 
@@ -35,6 +36,7 @@ _REDIS = tuple(
 def main() -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
     try:
+        protect()
         config.require(*_ALWAYS)
         if settings.redis:
             config.require(*_REDIS)

@@ -1,7 +1,7 @@
 """A fleet: the API, schedulers and workers as processes of this machine, started, watched, hurt and stopped.
 
-Every process of a fleet carries the fleet's mark in its environment, so that what is left of one is found whoever
-was its parent. A guardian (guardian.py) ends them all when the fleet's owner is killed. Does not start stores.
+Every process of a fleet carries the fleet's mark, so that what is left of one is found whoever was its parent.
+A guardian (guardian.py) ends them all when the fleet's owner is killed. Does not start stores.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from core.clock import monotonic, pause
 from core.errors import TaskFlowError
-from services.dev.guardian import MARK, Guardian, marked
+from services.dev.guardian import MARK, Guardian, argument, marked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +34,12 @@ _STOP_SECONDS: Final = 20.0
 _REAP_SECONDS: Final = 10.0
 _STEP: Final = 0.02
 _LAST_WORDS: Final = 5
+# Who may have a variable; every other one is for all. Nobody of a fleet makes an administrator.
+_ONLY_FOR: Final[dict[str, Role | None]] = {
+    "SECRET_KEY": "api",
+    "TASKFLOW_ADMIN_PASSWORD": None,
+    "TASKFLOW_ADMIN_API_KEY": None,
+}
 _TERM_ENDS: Final = {"deposed, standing by", "not leading, standing by", "stopped"}
 
 
@@ -155,12 +161,13 @@ class Fleet:
         self._count += 1
         name = name or f"{role}-{self._count}"
         values = {**_plain_environment(), **self.env, **env, MARK: self.mark}
+        values = {one: value for one, value in values.items() if _ONLY_FOR.get(one, role) == role}
         # Its children get a clean environment; the mark must be in it, or nobody could tell whose they are.
         values["TASKFLOW_WORKER_PASS_ENV"] = ",".join(filter(None, [values.get("TASKFLOW_WORKER_PASS_ENV"), MARK]))
         log = self.folder / f"{self._count:03}-{name}.log"
         with log.open("ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-u", "-m", f"services.{role}.main"],
+                [sys.executable, "-I", "-u", "-m", f"services.{role}.main", argument(self.mark)],
                 env=values,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

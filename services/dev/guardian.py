@@ -54,14 +54,26 @@ class Guardian:
             self._process = None
 
 
+def argument(mark: str) -> str:
+    """Return the argument by which a process of a fleet is found: its environment is closed to us (process_protection).
+
+    No service reads it.
+    """
+    return f"--fleet={mark}"
+
+
 def marked(mark: str) -> list[psutil.Process]:
-    """Every living process that carries this mark."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(MARK) == mark:
-                found.append(process)
-    return found
+    """Every living process that carries this mark: services as an argument, what they start in its environment."""
+    return [process for process in psutil.process_iter() if _carries(process, mark)]
+
+
+def _carries(process: psutil.Process, mark: str) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return argument(mark) in process.cmdline() or process.environ().get(MARK) == mark
+    except (psutil.Error, OSError):
+        return False
 
 
 def end(mark: str) -> None:

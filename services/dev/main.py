@@ -20,6 +20,7 @@ from core import config, database, embedded, local, migrate
 from core.clock import monotonic, pause
 from core.config import given
 from core.errors import SettingError, TaskFlowError
+from core.process_protection import protect
 from services.dev import fleet as fleets
 from services.dev import modules as sources
 from services.dev import places
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = _parse(arguments)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
+        protect()
         run(asked, Path.cwd(), Stopping())
     except _Stop:
         say("stopped")

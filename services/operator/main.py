@@ -21,6 +21,7 @@ from core.errors import Deposed, SettingError, TaskFlowError, Unavailable
 from core.kubernetes_lease import KubernetesLease
 from core.leadership import Leadership, Term
 from core.pool import Database, heed_cancel
+from core.process_protection import protect
 from core.waking import listen
 from services.operator import default_queue
 from services.operator.cluster import Cluster
@@ -209,6 +210,7 @@ def main() -> int:
     """Operate until SIGTERM: 0; 1 when another leads by now; 2 for a wrong setting."""
     life = Life()
     try:
+        protect()
         require(*_NEEDED)
         telemetry.configure("operator")
         garbage.collect_seldom()

@@ -20,6 +20,7 @@ from core.errors import Deposed, SettingError, Unavailable
 from core.kubernetes_lease import KubernetesLease, identity
 from core.leadership import PATIENCE, Election, Leadership, PostgresLease, RedisLock
 from core.pool import Database, heed_cancel
+from core.process_protection import protect
 from core.references import References
 from services.scheduler.duties import lead
 
@@ -102,6 +103,7 @@ def main() -> int:
     pulse, started = probes.Pulse(), asyncio.Event()
     stop_probes = _nothing
     try:
+        protect()
         require(*_NEEDED)
         if settings.redis:
             require(*_REDIS)

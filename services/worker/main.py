@@ -11,6 +11,7 @@ from typing import Final
 
 from core.config import require, settings
 from core.errors import SettingError, TaskFlowError
+from core.process_protection import protect
 from services.worker.allowance import Budget, container_bytes
 from services.worker.forks import ForkServer, adopt_orphans, environment
 from services.worker.warden import Warden
@@ -40,7 +41,8 @@ _REDIS: Final = tuple(
 
 
 def _check() -> None:
-    """Complain before anything is started."""
+    """Refuse wrong settings and close this process to its tasks, before anything is started."""
+    protect()
     require(*_NEEDED)
     if settings.redis:
         require(*_REDIS)

@@ -61,6 +61,20 @@ def test_the_worker_uses_nothing_of_the_sdk_but_the_protocol() -> None:
     assert set() == used - {(name, "taskflow_queue") for name in python("services/worker")}
 
 
+# Processes with a password of PostgreSQL or Redis. Only they are closed to others of their user: the children of a fork
+# server that is closed cannot write their own files in /proc.
+HOLD_SECRETS = {
+    *(f"services/{name}/main.py" for name in ("api", "scheduler", "worker", "operator", "dev")),
+    *(f"libs/core/{name}.py" for name in ("migrate", "doctor", "accounts")),
+}
+
+
+def test_only_processes_that_hold_secrets_are_closed() -> None:
+    call = re.compile(r"^ +protect\(\)$", re.MULTILINE)
+    callers = {name for name in python("libs", "services", "sdk") if call.search(text(name))}
+    assert callers == HOLD_SECRETS
+
+
 SQL = re.compile(
     r"\b(select\s.+\sfrom\s|insert\s+into\s|update\s+\w+\s+set\s|delete\s+from\s|(create|alter|drop)\s+(table|index))",
     re.IGNORECASE | re.DOTALL,
