@@ -1,26 +1,21 @@
 """Commands that run parts of the server: `taskflow dev`, `taskflow doctor`, and a worker.
 
-The SDK imports nothing of the server; these start it as a process, when it is installed.
+The SDK imports nothing of the server; these become one of its processes, when it is installed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from taskflow_queue.cli.output import As, Format
 from taskflow_queue.errors import SettingError
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 SERVER: Final = "taskflow-server"
 EMBEDDED: Final = "embedded"
@@ -39,18 +34,18 @@ def dev(
     `.taskflow/`; DATABASE_URL and REDIS_HOST_HIGH, REDIS_HOST_LOW use your own servers instead.
     """
     arguments = [*(modules or []), "--port", str(port), "--children", str(children)]
-    raise typer.Exit(run("services.dev.main", [*arguments, *([] if reload else ["--no-reload"])], extra=EMBEDDED))
+    run("services.dev.main", [*arguments, *([] if reload else ["--no-reload"])], extra=EMBEDDED)
 
 
 def doctor(o: As = Format.TABLE) -> None:
     """Check the installation: stores, schema, clocks, leader, workers. Exit code 1 when something is wrong."""
-    raise typer.Exit(run("core.doctor", ["-o", o.value]))
+    run("core.doctor", ["-o", o.value])
 
 
 def run(
     module: str, arguments: list[str], *, extra: str | None = None, environment: dict[str, str] | None = None
-) -> int:
-    """Run a module of the server as a process of its own, hand it our signals, return its exit code.
+) -> NoReturn:
+    """Replace this process by a module of the server: signals and the exit code are that one's.
 
     Raises SettingError when the server is not installed. `-I`: neither the folder nor PYTHONPATH may shadow it.
     """
@@ -62,20 +57,10 @@ def run(
     # `dev` brings the stores itself: those of one that was killed must not look like the user's own.
     environment = ({} if extra == EMBEDDED else _stores()) | os.environ | (environment or {})
     command = [sys.executable, "-I", "-u", "-m", module, *arguments]
-    started = subprocess.Popen(command, env=environment)
-
-    def hand_on(number: int, _frame: FrameType | None) -> None:
-        started.send_signal(number)
-
-    # Ctrl-c reaches the whole process group by itself; this process only has to outlive the other.
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGTERM, signal.SIGHUP)}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        code = started.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    return code if code >= 0 else 128 - code
+    # This process becomes the other one: as its parent it would keep the stores' passwords where tasks can read them.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, command, environment)  # noqa: S606 - a command of our own
 
 
 def _stores() -> dict[str, str]:

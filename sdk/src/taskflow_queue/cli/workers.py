@@ -69,7 +69,7 @@ def run(
         environment["TASKFLOW_WORKER_CHILDREN"] = str(children)
     if slots:
         environment["TASKFLOW_WORKER_SLOTS"] = str(slots)
-    raise typer.Exit(server.run("services.worker.main", [], environment=environment))
+    server.run("services.worker.main", [], environment=environment)
 
 
 def _free(free: dict[str, int], slots: dict[str, int]) -> str:
