@@ -53,6 +53,8 @@ class ForkServer:
         self._ours, theirs = socket.socketpair()
         self._ours.settimeout(_ASK_SECONDS)
         given = {wire.FD_VARIABLE: str(theirs.fileno()), wire.PARENT_VARIABLE: str(os.getpid())}
+        if not config.settings.process_protection:
+            given[wire.OPEN_VARIABLE] = "1"
         with theirs:
             self._process = subprocess.Popen(
                 [self._python, "-u", "-m", "taskflow_queue.runner"],

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 FD_VARIABLE: Final = "TASKFLOW_FD"  # where the fork server finds the socket on which it is asked for children
 PARENT_VARIABLE: Final = "TASKFLOW_PARENT"  # the supervisor's process id: a child with another parent is an orphan
+OPEN_VARIABLE: Final = "TASKFLOW_UNCONFINED"  # there when children shall not be confined by Landlock
 MOST_FRAME: Final = 16 * 1024 * 1024  # bytes; a batch above that is sent as several frames
 MOST_RESULT: Final = 1024 * 1024  # bytes of JSON
 MOST_LOGS: Final = 64 * 1024  # characters an attempt

@@ -19,8 +19,8 @@ import socket
 import sys
 from typing import Final, NamedTuple
 
-from taskflow_queue import runner_guard
-from taskflow_queue.protocol import FD_VARIABLE, FORK, PARENT_VARIABLE, VERSION, Born, encode
+from taskflow_queue import runner_guard, runner_landlock
+from taskflow_queue.protocol import FD_VARIABLE, FORK, OPEN_VARIABLE, PARENT_VARIABLE, VERSION, Born, encode
 
 _DESCRIPTORS: Final = 2
 _THREADS: Final = "/proc/self/task"
@@ -42,10 +42,12 @@ class Fork(NamedTuple):
 def serve() -> Fork:
     """Fork a child for each request; returns in the children only. This process ends with its supervisor."""
     number, parent = os.environ.pop(FD_VARIABLE, ""), os.environ.pop(PARENT_VARIABLE, "")
+    confined = os.environ.pop(OPEN_VARIABLE, None) is None
     if not number.isdigit() or not parent.isdigit():
         sys.exit(f"{FD_VARIABLE} is not set: this program is started by a worker, see `taskflow worker --help`")
     runner_guard.die_with(int(parent))
     runner_guard.call("taskflow-forks")
+    rules = runner_landlock.prepare() if confined else None
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored by whoever started the worker, it would hide deaths
     if len(os.listdir(_THREADS)) > 1:  # noqa: PTH208 - pathlib costs a start 5 ms
         print(_THREADED, file=sys.stderr, flush=True)  # noqa: T201 - there is no logging here
@@ -66,6 +68,7 @@ def serve() -> Fork:
             asked.close()
             runner_guard.die_with(int(parent))
             runner_guard.call("taskflow-child")
+            runner_landlock.enter(rules)
             ours = socket.socket(fileno=end)
             ours.set_inheritable(False)  # no program that a task starts shall have it
             return Fork(ours, mark, wall)
