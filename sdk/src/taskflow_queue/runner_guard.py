@@ -18,6 +18,10 @@ _MEGABYTE: Final = 1024 * 1024
 _NAME: Final = "/proc/self/comm"
 _SCORE: Final = "/proc/self/oom_score_adj"
 _MORE: Final = 100  # as if it used a tenth of the memory more
+_NOT_FIRST: Final = (
+    "cannot write /proc/self/oom_score_adj ({}): when memory runs out, Linux may end the worker before its tasks. Let"
+    " this process write its own files in /proc"
+)
 _HIGHEST: Final = 1000
 _SYNC, _ASYNC = struct.Struct("16sq"), struct.Struct("q")  # the two halves of MARK
 
@@ -57,10 +61,15 @@ def call(name: str) -> None:
 
 def go_first() -> None:
     """Tell Linux to end this process before its supervisor when memory runs out all the same."""
-    with contextlib.suppress(OSError, ValueError), open(_SCORE, "r+", encoding="ascii") as file:  # noqa: PTH123 - pathlib costs a start 5 ms
-        score = int(file.read())
-        file.seek(0)
-        file.write(str(min(score + _MORE, _HIGHEST)))
+    try:
+        with open(_SCORE, "r+", encoding="ascii") as file:  # noqa: PTH123 - pathlib costs a start 5 ms
+            score = int(file.read())
+            file.seek(0)
+            file.write(str(min(score + _MORE, _HIGHEST)))
+    except FileNotFoundError:  # no Linux
+        return
+    except OSError as refused:
+        print(_NOT_FIRST.format(refused.strerror), file=sys.stderr, flush=True)  # noqa: T201 - there is no logging here
 
 
 def wall_in(megabytes: int) -> None:
