@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class WorkerProcess:
     """`python -m services.worker.main` with a heartbeat of half a second; its log lines are kept."""
 
-    def __init__(self, variables: dict[str, str], **settings: str) -> None:
+    def __init__(self, variables: dict[str, str], *, under: Sequence[str] = (), **settings: str) -> None:
+        """`under`: a command that becomes the worker, as `setpriv` does."""
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         said = {
             "TASKFLOW_WORKER_MODULES": "tests.handlers",
@@ -40,7 +41,7 @@ class WorkerProcess:
             "PYTHONPATH": str(ROOT),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-u", "-m", "services.worker.main"],
+            [*under, sys.executable, "-u", "-m", "services.worker.main"],
             env={**inherited, **said, **variables, **settings},
             cwd=ROOT,
             stderr=subprocess.PIPE,
@@ -124,6 +125,17 @@ class House:
         async with self.database.begin() as tx:
             await queue.submit(tx, tasks)
         return [task.id for task in tasks]
+
+    async def submit_to(self, queue_name: str, *tasks: tuple[str, dict[str, Any]]) -> list[UUID]:
+        """Submit tasks by type and arguments to a queue of their own."""
+        submissions = [
+            Submission(id=uuid4(), owner_id=self._owner, type=name, payload=json.dumps(arguments), queue=queue_name)
+            for name, arguments in tasks
+        ]
+        async with self.database.begin() as tx:
+            await queue.ensure_queues(tx, [queue_name])
+            await queue.submit(tx, submissions)
+        return [one.id for one in submissions]
 
     async def rows(self, ids: Sequence[UUID]) -> list[dict[str, Any]]:
         async with self.database.connection() as tx:

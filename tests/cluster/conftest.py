@@ -27,6 +27,7 @@ ORDER = (
     "habits",
     "resources",
     "rights",
+    "reach",
     "scaling",
     "types",
     "rollout",

@@ -9,15 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 COMMAND = str(Path(sys.executable).parent / "taskflow")
 TASKS = """
@@ -46,14 +46,15 @@ def until(done: Callable[[], bool], within: float) -> bool:
 class Dev:
     """A running `taskflow dev`, and a second terminal in its folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, children: int = 1, under: Sequence[str] = (), **variables: str) -> None:
+        """`under`: a command that becomes `taskflow dev`."""
         kept = {"PATH", "HOME", "LANG", "TMPDIR"}
         self.folder = folder
-        self.environment = {name: value for name, value in os.environ.items() if name in kept}
+        self.environment = {name: value for name, value in os.environ.items() if name in kept} | variables
         self.out = folder / "out.txt"
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                [COMMAND, "dev", "--port", "0", "--children", "1"],
+                [*under, COMMAND, "dev", "--port", "0", "--children", str(children)],
                 cwd=folder,
                 env=self.environment,
                 stdout=out,
@@ -105,10 +106,9 @@ def test_ctrl_c_while_it_starts_is_no_error(tmp_path: Path) -> None:
     assert "TaskFlow runs" not in dev.said()
 
 
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Dev]:
-    (tmp_path / "tasks.py").write_text(TASKS)
-    started = Dev(tmp_path)
+@contextmanager
+def running(folder: Path, **how: Any) -> Iterator[Dev]:
+    started = Dev(folder, **how)
     try:
         assert until(lambda: "ctrl-c" in started.said() or started.process.poll() is not None, 60)
         assert started.process.poll() is None, started.said()
@@ -121,11 +121,21 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
             os.killpg(started.process.pid, signal.SIGKILL)
 
 
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Dev]:
+    (tmp_path / "tasks.py").write_text(TASKS)
+    with running(tmp_path) as started:
+        yield started
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_first_quarter_of_an_hour(dev: Dev) -> None:
     file = dev.folder / ".taskflow" / "client.json"
     assert file.stat().st_mode & 0o777 == 0o600
+
+    # The command has become the server: as its parent it would keep the settings of the stores where tasks find them.
+    assert "services.dev.main" in Path(f"/proc/{dev.process.pid}/cmdline").read_text().split("\0")
 
     # The snippet of design.md §6, in another process.
     task_id, version = dev.python(SNIPPET).split()
