@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from core import queue_manager as queue
@@ -37,10 +38,12 @@ class Desk:
     place: GateKey = queue.FIRST_KEY
     walk_due: float = 0.0
 
-    def take(self) -> list[GateKey]:
-        """Hand over the keys that were brought."""
-        keys, self.keys = self.keys, {}
-        return list(keys)
+    def take(self, most: int) -> list[GateKey]:
+        """Hand over the keys that were brought first, at most so many."""
+        taken = list(islice(self.keys, most))
+        for key in taken:
+            del self.keys[key]
+        return taken
 
     def put_back(self, keys: Iterable[GateKey]) -> None:
         """Keep keys that were taken in vain, before those that were brought meanwhile."""

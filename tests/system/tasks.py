@@ -80,6 +80,17 @@ def snoozes(history: str) -> str:
     return value
 
 
+@task(queue="async")
+async def again(history: str, seconds: float) -> str:
+    """Ask for another time once, that many seconds later; then succeed."""
+    note(history, "start")
+    if current().attempt == 1:
+        raise RetryLater(seconds)
+    value = uuid.uuid4().hex
+    note(history, "end", value=value)
+    return value
+
+
 @task(queue="sync")
 def key(history: str, failures: int = 2, seconds: float = 0.0) -> str:
     """Fail so often, and say each time which key the task has."""

@@ -27,7 +27,10 @@ moved as (
     update tasks
     set status = locked.status::task_status,
         seq = case when locked.status = 'QUEUED' then nextval('task_seq') else tasks.seq end,
-        gated = case when locked.status in ('QUEUED', 'PENDING') then locked.held_gated else tasks.gated end,
+        -- Not while it waits for a time: promote_due.sql marks the task when it is due (submit.sql says why). What is
+        -- returned as `gated` below stays true: by it the gate hears at once of the permit that this task has freed.
+        gated = case when locked.status = 'PENDING' and locked.delay > 0 then false
+                     when locked.status in ('QUEUED', 'PENDING') then locked.held_gated else tasks.gated end,
         permit = false,
         claim = null,
         worker_id = case when locked.status in ('QUEUED', 'PENDING') then null else tasks.worker_id end,

@@ -1,4 +1,5 @@
--- PENDING tasks whose time has come become QUEUED, oldest first; a task that is gated by now is handed to the gate.
+-- PENDING tasks whose time has come become QUEUED, oldest first. One that has a concurrency key, or whose queue has a cap
+-- by now, becomes `gated` instead: it is handed to the gate, which the caller tells of the key.
 -- $1 limit
 -- The time is the statement's: clock_timestamp() is volatile, so no index could use it, and each look would walk
 -- over everything that is scheduled for later.

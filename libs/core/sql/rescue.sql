@@ -61,7 +61,9 @@ moved as (
     update tasks
     set status = decided.target::task_status,
         seq = case when decided.target = 'QUEUED' then nextval('task_seq') else tasks.seq end,
-        gated = case when decided.target in ('QUEUED', 'PENDING') then decided.held_gated else tasks.gated end,
+        -- Not while it waits for a time, as in finish.sql.
+        gated = case when decided.target = 'PENDING' and decided.delay > 0 then false
+                     when decided.target in ('QUEUED', 'PENDING') then decided.held_gated else tasks.gated end,
         permit = false, claim = null,
         worker_id = case when decided.target in ('QUEUED', 'PENDING') then null else tasks.worker_id end,
         worker_deaths = tasks.worker_deaths + 1 - decided.charged,

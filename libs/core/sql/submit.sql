@@ -5,6 +5,8 @@
 -- $13 idempotency keys, null for none; the tasks of one request share theirs  $14 hashes of the requests' bodies
 -- A task that may run at once is born QUEUED, with its place in the order; `born` is the one rule for it. Tasks whose
 -- key was used before are left out. Keys are taken in order, so that two flushes cannot deadlock.
+-- A task that waits for a time is not `gated` yet, whatever its key and its queue say: promote_due.sql watches the time
+-- and marks the task when it is due. The gate looks at all its keys only now and then, and watches no time.
 with moment as materialized (
     select clock_timestamp() as now
 ),
@@ -40,11 +42,16 @@ inserted as (
     insert into tasks (id, seq, owner_id, type, queue, priority, title, payload, payload_bytes, status, gated,
                        concurrency_key, scheduled_at, expires_at, timeout_seconds, max_attempts, created_at, updated_at)
     select id, case when status = 'QUEUED' then nextval('task_seq') end, owner_id, type, queue,
-           priority::priority_type, title, payload::json, octet_length(payload), status::task_status, gated,
-           concurrency_key, due_at, expires_at, timeout_seconds, max_attempts, now, now
+           priority::priority_type, title, payload::json, octet_length(payload), status::task_status,
+           gated and due_at <= now, concurrency_key, due_at, expires_at, timeout_seconds, max_attempts, now, now
     from born
     where request_key is null or (owner_id, request_key) in (select owner_id, key from taken)
-    returning id, status::text as status, created_at, gated
+    -- Not the column: by what is returned the submitter tells the gate. No join to `born`, which costs a pass a row.
+    returning id, status::text as status, created_at,
+              case when gated or concurrency_key <> '' then true
+                   when status = 'QUEUED' then false
+                   else exists (select from queues where queues.name = tasks.queue and queues.max_concurrent > 0)
+              end as gated
 ),
 told as (
     insert into task_events (task_id, event_type, created_at) select id, 'CREATED', created_at from inserted

@@ -12,14 +12,18 @@ if TYPE_CHECKING:
     from core.domain.gates import GateKey
     from services.scheduler.context import Context
 
-SLICE = 500  # keys of one walk
+SLICE = 500  # keys of one walk, and of what the leader itself has brought
 BATCH = 100  # keys of one transaction: the gate's lock is exclusive
 
 
 async def tick(ctx: Context) -> int:
     """Look at the keys there are; how many tasks were let through."""
-    keys = dict.fromkeys([*ctx.desk.take(), *await ctx.refs.drain_gates()])
+    # What others bring comes first, and of the leader's own keys a slice: when thousands of delayed tasks fall due
+    # together, the key of a new task must not wait until all of them were looked at.
+    keys = dict.fromkeys([*await ctx.refs.drain_gates(), *ctx.desk.take(SLICE)])
     keys |= dict.fromkeys(await _walk(ctx))
+    if ctx.desk.keys:
+        ctx.nudge("gates")
     if not ctx.announced:
         return 0  # nobody could run them; the walk finds them when somebody can
     wanted = list(keys)
