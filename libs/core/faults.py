@@ -5,9 +5,9 @@ from sqlalchemy import exc as alchemy
 
 from core.errors import TaskFlowError, Unavailable
 from core.pool import unavailable
-from core.refusals import lock_held, rejected
+from core.refusals import key_held, lock_held, rejected
 
-__all__ = ["lock_held", "rejected", "translate"]
+__all__ = ["key_held", "lock_held", "rejected", "translate"]
 
 
 def translate(error: BaseException) -> TaskFlowError | None:

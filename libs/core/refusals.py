@@ -4,6 +4,7 @@ from asyncpg import exceptions as pg
 from asyncpg.exceptions import _base as pg_client
 
 _TASKS = "tasks"
+_KEYS = "idempotency_keys"
 
 
 def rejected(error: BaseException) -> bool:
@@ -25,3 +26,13 @@ def rejected(error: BaseException) -> bool:
 def lock_held(error: BaseException) -> bool:
     """Tell whether the statement gave up waiting for a lock that another transaction holds."""
     return isinstance(error, pg.LockNotAvailableError) or isinstance(error.__cause__, pg.LockNotAvailableError)
+
+
+def key_held(error: BaseException) -> bool:
+    """Tell whether the statement gave up waiting for another transaction that writes the same idempotency key.
+
+    A wait for anything else (a lock on a table, a queue's row) says nothing about the key, which may be unused.
+    PostgreSQL names the table of the row in the error's context; a wait for the lock of a table has no context.
+    """
+    waited = error if isinstance(error, pg.LockNotAvailableError) else error.__cause__
+    return isinstance(waited, pg.LockNotAvailableError) and _KEYS in (getattr(waited, "context", None) or "")

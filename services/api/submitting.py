@@ -168,7 +168,7 @@ class _Flow(Generic[Asked, Answer]):
 def _refusal(error: Exception) -> TaskFlowError | None:
     """Return what to tell the one request that is at fault, or None when no request is."""
     for each in (error, error.__cause__):
-        if each is not None and faults.lock_held(each):
+        if each is not None and faults.key_held(each):
             message = "A request with this Idempotency-Key is being answered just now"
             return KeyInProgress(message, fix="wait a moment, then send the same request", field="Idempotency-Key")
         if each is not None and faults.rejected(each):
@@ -181,7 +181,7 @@ class Submitter:
     """Submits tasks. One for a process; both kinds of requests flush apart."""
 
     def __init__(self, plain: Database, keyed: Database, hint: Hint) -> None:
-        """Write to `plain`; keyed requests to `keyed`, whose sessions bound their wait for locks to 200 ms."""
+        """Write to `plain`; keyed requests to `keyed`, whose sessions wait at most 200 ms for a lock."""
         self._plain = plain
         self._keyed = keyed
         self._hints = _Hints(hint)

@@ -69,8 +69,8 @@ async def submit(tx: Tx, submissions: Sequence[Submission]) -> list[Submitted]:
 async def submit_keyed(tx: Tx, requests: Sequence[KeyedRequest]) -> list[KeyedAnswer]:
     """Insert the tasks of requests whose keys are new, answer the others from what is stored.
 
-    Raises asyncpg's LockNotAvailableError when another transaction holds one of the keys for longer than the
-    session's `lock_timeout`; nothing was written then.
+    Raises asyncpg's LockNotAvailableError when another transaction holds a lock for longer than the session's
+    `lock_timeout`; nothing was written then. `faults.key_held` tells whether the lock was that of a key.
     """
     first: dict[tuple[int, str], KeyedRequest] = {}
     for request in requests:

@@ -147,6 +147,27 @@ async def test_a_key_that_another_transaction_holds_is_answered_alone(api: Api, 
     assert (await ada.post("/v1/tasks", json=TASK, headers=key)).status_code == 201
 
 
+@pytest.mark.parametrize(
+    "held", ["lock table tasks", "lock table idempotency_keys", "insert into queues (name) values ('new')"]
+)
+async def test_a_wait_for_another_lock_says_nothing_about_an_unused_key(api: Api, ada: AsyncClient, held: str) -> None:
+    async with api.parts.reads.connection() as tx:
+        transaction = tx.transaction()
+        await transaction.start()
+        await tx.execute(held)
+        answers = await asyncio.gather(
+            *(
+                ada.post("/v1/tasks", json={**TASK, "queue": "new"}, headers={"Idempotency-Key": f"unused {number}"})
+                for number in range(2)
+            )
+        )
+        await transaction.rollback()
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert await _count(api) == 0
+
+
 async def test_an_odd_idempotency_key_is_refused(ada: AsyncClient) -> None:
     for key in ["", " padded", "ümlaut", "x" * 256, "tab\tinside"]:
         answer = await ada.post("/v1/tasks", json=TASK, headers={b"idempotency-key": key.encode()})
