@@ -109,6 +109,8 @@ def statements(role: str) -> Iterator[str]:
     for name, rights in RIGHTS[role].items():
         kind = "sequence" if name in _SEQUENCES else "table"
         yield f"grant {', '.join(rights)} on {kind} public.{name} to {role}"
+    if role == API:
+        yield f"grant execute on function public.taskflow_set_limits(text, int, int, int) to {role}"
     if role == SCHEDULER:
         yield f"grant execute on function public.taskflow_ensure_partitions() to {role}"
 

@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Final, TypeVar, cast
 
 from fastapi import Depends, Request
@@ -15,7 +14,6 @@ from core.database import get_db
 from core.domain.limits import Rate, Verdict
 from core.errors import Forbidden, Invalid, Unauthenticated
 from core.limits import refuse
-from core.pool import Tx
 from services.api.addresses import origin
 from services.api.parts import Parts
 
@@ -65,11 +63,6 @@ Use = Annotated[Parts, Depends(parts_of)]
 Who = Annotated[Principal, Depends(principal_of)]
 Admin = Annotated[Principal, Depends(admin_of)]
 Db = Annotated[Session, Depends(get_db)]
-
-
-def in_transaction(parts: Parts) -> AbstractAsyncContextManager[Tx]:
-    """Return the one transaction of a request that changes something: it commits when the block ends."""
-    return parts.writes.begin()
 
 
 def committed(db: Session, change: Callable[[Session], T]) -> T:

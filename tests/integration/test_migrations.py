@@ -21,6 +21,7 @@ from core import queue_manager as queue
 from core.auth import Passwords
 from core.database import Database
 from core.models import Base, EventType, PriorityType, TaskStatus
+from core.sql import statement
 from core.urls import for_psycopg2
 from core.verbs.keeping import DAYS_AHEAD, EVENT_DAYS
 
@@ -403,3 +404,13 @@ def sessions() -> Iterator[None]:
     database.engine.dispose()
     for face in (database._engine, database._sessions):
         face.cache_clear()
+
+
+def test_the_function_that_sets_limits_brings_rows_under_the_cap_as_regate_does(database_url: str) -> None:
+    regate = " ".join(line for line in statement("regate").splitlines() if not line.startswith("--"))
+    with connected(database_url) as connection:
+        [(body, volatile, settings)] = connection.execute(
+            text("select prosrc, provolatile, proconfig from pg_proc where proname = 'taskflow_set_limits'")
+        )
+    assert " ".join(regate.removesuffix("returning tasks.id").split()) in " ".join(body.split())
+    assert (volatile, settings) == ("v", ["search_path=pg_catalog, public, pg_temp"])

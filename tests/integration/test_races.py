@@ -207,6 +207,17 @@ def test_a_gate_that_counted_under_the_old_cap_commits_before_the_new_one(world:
     assert world.check().queues[CAPPED]["max_concurrent"] == 1
 
 
+def test_limits_that_waited_for_the_gate_see_what_was_committed_meanwhile(world: World) -> None:
+    world.run(queue.set_limits(world.observer, CAPPED, max_concurrent=0, max_per_key=1))
+    gate = deeds.lead(world, 0, "gate", Fate.HOLD)
+    limits = deeds.configure(world, most=1, per_key=1)
+    late = submitted(world, queue=CAPPED)
+    assert status(world, late) == "QUEUED"
+    world.resolve(gate, Fate.ACK)
+    assert limits.done
+    assert status(world, late) == "PENDING"
+
+
 def test_a_key_whose_tasks_cannot_go_yet_takes_no_room_from_others(world: World) -> None:
     later = clock.now() + timedelta(hours=1)
     submitted(world, queue=CAPPED, concurrency_key="a", scheduled_at=later)

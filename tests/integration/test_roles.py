@@ -323,6 +323,7 @@ FORBIDDEN = [
     (roles.API, "update tasks set payload = '{}'"),
     (roles.API, "delete from task_events"),
     (roles.API, "select taskflow_ensure_partitions()"),
+    *((role, "select taskflow_set_limits('default', 1, 0, 1)") for role in roles.RIGHTS if role != roles.API),
     (roles.SCHEDULER, "select * from users"),
     (roles.SCHEDULER, "select * from api_keys"),
     (roles.SCHEDULER, "select answer from idempotency_keys"),

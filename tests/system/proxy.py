@@ -84,6 +84,8 @@ class Proxy:
         self.reset_after: int | None = None  # a connection is cut when its client has sent that many bytes
         self.refusing = False
         self.latency = 0.0  # seconds that each statement is under way before the server has it
+        # Called when an answer has come that leaves its client in a transaction, before the answer goes on.
+        self.round_trip: Callable[[], None] = lambda: None
         self._released = asyncio.Event()
 
     @property
@@ -246,6 +248,8 @@ class Proxy:
             if not data:
                 raise EOFError
             # ReadyForQuery ends an answer: Z, length 5, state. Nobody pipelines here, so it ends the bytes too.
+            if data[-6:] == b"Z\0\0\0\5T":
+                self.round_trip()
             if pair.after is not None and data[-6:-1] == b"Z\0\0\0\5":
                 if pair.after.toxic is Toxic.CALL_AFTER:
                     pair.after.call()

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from core.errors import NotFound
 from core.pool import Tx
 from core.sql import statement
-from core.verbs.leading import ADVISORY_CLASS, GATE_LOCK
 
 COUNT_MOST = 10_000
+REGATE_MOST = 10_000  # rows that one call brings under a new cap; the gate waits for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,35 +43,26 @@ async def depth_by_priority(tx: Tx, *, most: int = COUNT_MOST) -> dict[tuple[str
 
 async def set_paused(tx: Tx, queue: str, *, paused: bool) -> None:
     """Pause or resume a queue: a paused one accepts tasks and starts none. Raises NotFound."""
-    await _update(
-        tx,
-        queue,
-        "update queues set paused = $2, updated_at = clock_timestamp() where name = $1 returning name",
-        paused,
-    )
+    text = "update queues set paused = $2, updated_at = clock_timestamp() where name = $1 returning name"
+    if await tx.fetchval(text, queue, paused) is None:
+        raise _missing(queue)
 
 
 async def set_limits(tx: Tx, queue: str, *, max_concurrent: int, max_per_key: int) -> None:
-    """Set a queue's caps (0 is none). They hold at once: a claim demands a permit from then on. Raises NotFound."""
-    # Under the gate's lock: a gate that counted under the old cap must have committed, or it would exceed the new one.
-    await tx.execute(statement("gate_lock"), ADVISORY_CLASS, GATE_LOCK)
-    await _update(
-        tx,
-        queue,
-        "update queues set max_concurrent = $2, max_per_key = $3, updated_at = clock_timestamp() where name = $1"
-        " returning name",
-        max_concurrent,
-        max_per_key,
-    )
-    await regate(tx, queue)
+    """Set a queue's caps (0 is none). They hold at once: a claim demands a permit from then on. Raises NotFound.
+
+    One call: a client that stops between two statements of a transaction would keep the gate's lock, and with it every
+    gated task of everybody.
+    """
+    if await tx.fetchval(statement("set_limits"), queue, REGATE_MOST, max_concurrent, max_per_key) is None:
+        raise _missing(queue)
 
 
-async def regate(tx: Tx, queue: str, limit: int = 10_000) -> int:
+async def regate(tx: Tx, queue: str, limit: int = REGATE_MOST) -> int:
     """Bring up to `limit` rows under the queue's cap; return how many. The leader's sweep does the rest."""
     return len(await tx.fetch(statement("regate"), queue, limit))
 
 
-async def _update(tx: Tx, queue: str, text: str, *values: object) -> None:
-    if await tx.fetchval(text, queue, *values) is None:
-        message = f"there is no queue {queue!r}"
-        raise NotFound(message, fix="a queue appears with its first task; see GET /v1/queues", field="queue")
+def _missing(queue: str) -> NotFound:
+    message = f"there is no queue {queue!r}"
+    return NotFound(message, fix="a queue appears with its first task; see GET /v1/queues", field="queue")

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Request
 from core import queue_manager as queue
 from core.verbs.queues import Depth
 from services.api import bodies
-from services.api.deps import Admin, Use, Who, in_transaction
+from services.api.deps import Admin, Use, Who
 from services.api.openapi import body, example, problems
 from services.api.parts import Parts
 from services.api.schemas.cluster import LimitsIn, QueueOut, QueuesOut
@@ -47,18 +47,22 @@ async def resume(_: Admin, name: Name, parts: Use) -> dict[str, Any]:
 async def set_limits(_: Admin, name: Name, request: Request, parts: Use) -> dict[str, Any]:
     """Set how many tasks run at once. It holds from now on; what runs already goes on."""
     wanted = await bodies.read_model(request, LimitsIn)
-    async with in_transaction(parts) as tx:
+    async with parts.writes.connection() as tx:
         await queue.set_limits(tx, name, max_concurrent=wanted.max_concurrent, max_per_key=wanted.max_per_key)
-        [depth] = await queue.depth(tx, [name])
-    await parts.references.wake()
-    return _told(depth)
+    return await _changed(parts, name)
 
 
 async def _set_paused(parts: Parts, name: str, *, paused: bool) -> dict[str, Any]:
-    async with in_transaction(parts) as tx:
+    async with parts.writes.connection() as tx:
         await queue.set_paused(tx, name, paused=paused)
-        [depth] = await queue.depth(tx, [name])
+    return await _changed(parts, name)
+
+
+async def _changed(parts: Parts, name: str) -> dict[str, Any]:
+    """Tell the leader that a queue was changed; return the queue as it is now."""
     await parts.references.wake()
+    async with parts.reads.connection() as tx:
+        [depth] = await queue.depth(tx, [name])  # queues are never deleted
     return _told(depth)
 
 

@@ -14,7 +14,7 @@ from core.credentials import Principal
 from core.domain.lifecycle import ENDED, RUNNING, TaskStatus
 from core.errors import IllegalMove, Invalid, NotFound
 from services.api import bodies
-from services.api.deps import Use, Who, in_transaction
+from services.api.deps import Use, Who
 from services.api.openapi import body, example, problems
 from services.api.parts import Parts
 from services.api.schemas.answers import AttemptsOut, EventsOut, LogsOut, ResultOut, TaskOut, TaskPage
@@ -157,22 +157,23 @@ async def cancel(who: Who, task_id: TaskId, request: Request, parts: Use) -> Res
     """Cancel a waiting task at once; ask a running one to stop, or cut it off with mode `force`."""
     how = await bodies.read_model(request, CancelIn)
     force = how.mode == "force"
-    async with in_transaction(parts) as tx:
-        await _find(tx, task_id, who)
+    # One statement, which is a transaction of its own: a process that stops here keeps no lock on the task.
+    async with parts.writes.connection() as tx:
         moved = await queue.cancel(
             tx, [task_id], owner_id=who.scope, by=who.username, force=force, grace=how.grace_seconds
         )
-        row = await _find(tx, task_id, who)
+    await parts.references.hint_moved(moved)
+    for task in moved:
+        if task.worker_id is not None and task.previous in RUNNING:
+            await parts.references.publish_cancel(task.worker_id, [task_id], force=force)
+    row = await _read(parts, task_id, who)
     # A second cancel finds nothing to move: the answer is what the first one led to.
     if not moved and row["status"] not in {TaskStatus.CANCELLING, TaskStatus.CANCELLED}:
         message = f"A task that is {row['status']} cannot be cancelled"
         raise IllegalMove(message, fix="only tasks that have not ended can be")
-    if moved:
-        await parts.references.hint_moved(moved)
-        [task] = moved
-        if task.worker_id is not None and task.previous in RUNNING:
-            await parts.references.publish_cancel(task.worker_id, [task_id], force=force)
-    return as_json(told(row), 202 if row["status"] == TaskStatus.CANCELLING else 200)
+    # The code tells what this cancel did; a task that was asked to stop may have ended since, and `row` says how.
+    status = moved[0].status if moved else row["status"]
+    return as_json(told(row), 202 if status == TaskStatus.CANCELLING else 200)
 
 
 @router.post(
@@ -182,13 +183,13 @@ async def cancel(who: Who, task_id: TaskId, request: Request, parts: Use) -> Res
 )
 async def retry(who: Who, task_id: TaskId, parts: Use) -> Response:
     """Run a task again that ended without success; its counters start anew."""
-    async with in_transaction(parts) as tx:
+    async with parts.writes.connection() as tx:  # one statement, as in `cancel`
         moved = await queue.redrive(tx, [task_id], owner_id=who.scope, by=who.username)
-        row = await _find(tx, task_id, who)
+    await parts.references.hint_moved(moved)
+    row = await _read(parts, task_id, who)
     if not moved:
         message = f"A task that is {row['status']} cannot be run again"
         raise IllegalMove(message, fix="only FAILED, CANCELLED, EXPIRED and QUARANTINED tasks can")
-    await parts.references.hint_moved(moved)
     return as_json(told(row))
 
 
