@@ -26,12 +26,16 @@ _TOGETHER: Final = 0.02  # seconds: endings that are due so close to each other 
 
 
 class _Waiting(msgspec.Struct):
-    """An ending and its next try. `due` is infinite while the try is under way."""
+    """An ending and its next try. `due` is infinite while the try is under way.
+
+    `to_blame` says that it was refused while PostgreSQL took others.
+    """
 
     ending: Ending
     since: float
     pause: float
     due: float
+    to_blame: bool = False
 
 
 class SetAside:
@@ -45,7 +49,7 @@ class SetAside:
         """Count them, including those that are being tried."""
         return len(self._waiting)
 
-    def put(self, endings: Iterable[Ending]) -> list[Ending]:
+    def put(self, endings: Iterable[Ending], *, to_blame: bool = False) -> list[Ending]:
         """Try these again after a pause, which doubles each time. Return those that are new here."""
         now, new = clock.monotonic(), []
         for ending in endings:
@@ -55,6 +59,7 @@ class SetAside:
                 new.append(ending)
             else:
                 one.ending, one.pause = ending, min(one.pause * 2, _LONGEST_PAUSE)
+            one.to_blame = one.to_blame or to_blame
             one.due = now + one.pause * (0.5 + clock.rand())
             self._next = min(self._next, one.due)
         return new
@@ -75,11 +80,27 @@ class SetAside:
                 self._next = min(self._next, one.due)
         return batch
 
+    def another(self, than: Ending | None = None) -> Ending | None:
+        """Return the ending that is due first, of those that are neither `than` nor to blame themselves."""
+        those = (one for one in self._waiting.values() if one.ending is not than and not one.to_blame)
+        found = min(those, key=lambda one: one.due, default=None)
+        return None if found is None else found.ending
+
+    def blames(self, ending: Ending) -> bool:
+        """Whether an ending was refused before while PostgreSQL took others."""
+        one = self._waiting.get((ending.id.bytes, ending.attempt))
+        return one is not None and one.to_blame
+
     def settle(self, endings: Iterable[Ending]) -> None:
         """Forget endings that PostgreSQL has recorded, or refused because another owner has the task."""
         if self._waiting:
             for ending in endings:
                 self._waiting.pop((ending.id.bytes, ending.attempt), None)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the first of them was set aside; None when there is none."""
+        return next((one.since for one in self._waiting.values()), None)
 
     @property
     def seconds_to_next(self) -> float | None:

@@ -240,6 +240,77 @@ async def answer(value: Any) -> Any:
     return value
 
 
+# An error for which no ending is to blame, or only the one with the id in $1: PL/pgSQL's P0001 says nothing about data.
+REFUSE = """
+create or replace function refuse() returns trigger language plpgsql as
+    $$ begin raise exception 'as asked'; end $$;
+create trigger refuse before update on tasks for each row {when} execute function refuse();
+"""
+
+
+async def refuse(home: House, *tasks: Claimed) -> None:
+    """Refuse every ending, or those of these tasks."""
+    those = ", ".join(f"'{task.id}'" for task in tasks)
+    async with home.database.connection() as tx:
+        await tx.execute(REFUSE.format(when=f"when (old.id in ({those}))" if tasks else ""))
+
+
+async def mend(home: House) -> None:
+    async with home.database.connection() as tx:
+        await tx.execute("drop trigger refuse on tasks")
+
+
+@pytest.mark.parametrize("cause", ["missing column", "trigger"])
+async def test_an_error_that_is_nobodys_fault_costs_no_ending(home: House, impatient: Database, cause: str) -> None:
+    tasks = await claimed(home, 21)
+    async with serving(impatient, []) as (finisher, holding):
+        async with home.database.connection() as tx:
+            if cause == "trigger":
+                await refuse(home)
+            else:
+                await tx.execute("alter table tasks rename column isolation to isolated")
+        holding.close([returned(task) for task in tasks])
+        finisher.put([returned(task) for task in tasks[:-1]])
+        await happens(lambda: answer(finisher.refusing))
+        finisher.put([returned(tasks[-1])])
+        assert finisher.away  # so nothing new is claimed
+        assert await home.statuses([task.id for task in tasks]) == {"IN_PROGRESS"}
+        async with home.database.connection() as tx:
+            if cause == "trigger":
+                await mend(home)
+            else:
+                await tx.execute("alter table tasks rename column isolated to isolation")
+        async with asyncio.timeout(10):
+            await finisher.flushed()
+        assert not finisher.away
+    assert holding.empty
+    assert await ended_all(home, [task.id for task in tasks])
+    assert kinds(await home.events(tasks[0].id)) == ["CREATED", "STARTED", "COMPLETED"]
+
+
+@pytest.mark.parametrize("number", [1, 2, 21])
+async def test_an_ending_that_is_refused_alone_is_held_and_all_others_go_on(
+    home: House, impatient: Database, number: int
+) -> None:
+    tasks = await claimed(home, number + 20)
+    bad, later = tasks[number // 2], tasks[number:]
+    await refuse(home, bad)
+    async with serving(impatient, [returned(task) for task in tasks[:number]]) as (finisher, holding):
+        holding.close([returned(task) for task in later])
+        for task in later:  # each of them may be tried together with the bad one
+            finisher.put([returned(task)])
+            await happens(lambda one=task: ended_all(home, [one.id]))  # type: ignore[misc]
+        others = [task.id for task in tasks if task is not bad]
+        await happens(lambda: ended_all(home, others))
+        assert (finisher.away, finisher.refusing, finisher.idle) == (False, False, False)
+        await happens(lambda: answer(holding.keys() == {(bad.id.bytes, 1)}))
+        await mend(home)
+        async with asyncio.timeout(10):
+            await finisher.flushed()
+    assert holding.empty
+    assert kinds(await home.events(bad.id)) == ["CREATED", "STARTED", "COMPLETED"]
+
+
 async def test_an_ending_is_one_statement_with_its_logs_and_without_a_transaction(home: House) -> None:
     tasks = await claimed(home, 4)
     endings = [returned(task)._replace(logs="a line\n") for task in tasks]
