@@ -73,6 +73,7 @@ from core.verbs.running import (
     poll,
     record_fenced,
     record_progress,
+    session_lives,
     still_held,
     unclaimed,
 )
@@ -191,6 +192,7 @@ __all__ = [
     "rescue",
     "retire_worker",
     "served_queues",
+    "session_lives",
     "set_limits",
     "set_paused",
     "still_held",

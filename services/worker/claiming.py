@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from services.worker.holding import Holding
     from services.worker.identity import Identity
 
-_PAUSE: Final = 0.2
+_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 2.0
+STATEMENT_SECONDS: Final = 10.0  # after which PostgreSQL ends a statement of the worker
+_LATE_SECONDS: Final = 2.0  # for a statement to arrive, and for its transaction to end
 log = telemetry.get_logger("worker.claiming")
 
 
@@ -38,14 +40,16 @@ class Claimer:
         The claim's token is made before it is asked for, and noted until the answer is here: the inventory leaves
         its rows alone for so long. What was claimed under an id that died meanwhile is rescued, so it is dropped.
         """
-        worker, token = self._identity.id, uuid4()
+        worker, token, session = self._identity.id, uuid4(), 0
+        until = clock.monotonic() + STATEMENT_SECONDS + _LATE_SECONDS
         self._holding.claims.add(token)
         try:
             try:
                 async with self._database.connection() as tx:
+                    session = tx.get_server_pid()
                     claimed = await queue.claim(tx, ids, worker=worker, claim=token, types=types, solo=solo)
             except CommitUnknown:
-                claimed = await self._read_back(ids, token)
+                claimed = await self._read_back(ids, token, session, until)
         finally:
             self._holding.claims.discard(token)
         return claimed if worker == self._identity.id else []
@@ -55,16 +59,23 @@ class Claimer:
         async with self._database.connection() as tx:
             return await queue.unclaimed(tx, ids, types)
 
-    async def _read_back(self, ids: Sequence[UUID], token: UUID) -> list[Claimed]:
+    async def _read_back(self, ids: Sequence[UUID], token: UUID, session: int, until: float) -> list[Claimed]:
+        """Look for what was claimed until it is there, or cannot come any more.
+
+        The claim may be carried out as long as its session is there, but not later than its time limit lets it.
+        """
         pause = _PAUSE
         while True:
             heed_cancel()
             try:
                 async with self._database.connection() as tx:
+                    # In this order: what that session committed before it went is seen by the second statement.
+                    over = not await queue.session_lives(tx, session) or clock.monotonic() > until
                     found = await queue.claimed_under(tx, ids, token)
             except Unavailable:
-                await clock.system.sleep(pause * (0.5 + clock.rand()))
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            else:
+                over, found = False, []
+            if found or over:
                 log.info("the answer to a claim was lost and read back", asked=len(ids), claimed=len(found))
                 return found
+            await clock.system.sleep(pause * (0.5 + clock.rand()))
+            pause = min(pause * 2, _LONGEST_PAUSE)

@@ -15,6 +15,7 @@ from core.config import settings
 from core.pool import Database
 from services.worker import reaping
 from services.worker.children import Children
+from services.worker.claiming import STATEMENT_SECONDS
 from services.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ async def _work(children: Children, first: list[tuple[Child, socket.socket]]) ->
                 size=6,
                 command_seconds=_ANSWER_SECONDS,
                 lock_timeout=_LOCK_WAIT,
+                statement_timeout=f"{STATEMENT_SECONDS:g}s",
             )
         )
         # A beat is worth nothing once it is old, so nobody waits for its disk.

@@ -18,7 +18,9 @@ from services.worker.claiming import Claimer
 from services.worker.finishing import Finisher
 from services.worker.holding import Holding
 from services.worker.identity import Identity
+from tests.integration.test_races import FAILPOINT, SLOW
 from tests.lookout import happens
+from tests.system.proxy import Proxy, Toxic
 from tests.working import House, house
 
 if TYPE_CHECKING:
@@ -329,6 +331,50 @@ async def test_a_lost_answer_to_a_claim_is_read_back(home: House, forgetful: For
     found = await claimer.claim(ids, TYPES)
     assert {task.id for task in found} == set(ids)
     assert {task.attempt for task in found} == {1}
+
+
+async def test_a_claim_that_commits_after_its_connection_broke_is_found_and_kept(home: House) -> None:
+    identity, ids = await registered(home), await home.submit("noop", 3)
+    async with home.database.connection() as tx:
+        await tx.execute(FAILPOINT)
+    with Proxy(home.database._url) as proxy:
+        async with Database(proxy.url, name="tf-claims", size=2, search_path="slow,public") as database:
+            async with locked(home, f"select pg_advisory_xact_lock({SLOW})"):
+                holding = Holding()
+                claiming = asyncio.ensure_future(Claimer(database, holding, identity).claim(ids, TYPES))
+                await happens(lambda: count(home, WAITS))
+                proxy.cut()
+                await happens(lambda: count(home, LOOKS))  # it has looked in vain, more than once
+                assert not claiming.done()
+                assert await home.statuses(ids) == {"QUEUED"}
+            async with asyncio.timeout(5):
+                found = await claiming
+    assert {task.id for task in found} == set(ids)
+    assert holding.claims == set()
+
+
+# A claim that has taken its snapshot waits; another session has read back twice or more since.
+WAITS = "select count(*) from pg_stat_activity where application_name = 'tf-claims' and wait_event = 'advisory'"
+LOOKS = """
+select count(*) from pg_stat_activity
+where application_name = 'tf-claims' and state = 'idle' and query like '-- Read back a claim%'
+  and state_change > backend_start + interval '50 ms'
+"""
+
+
+async def count(home: House, query: str) -> int:
+    async with home.database.connection() as tx:
+        return int(await tx.fetchval(query))
+
+
+async def test_a_claim_that_cannot_come_any_more_is_not_waited_for(home: House) -> None:
+    identity, ids = await registered(home), await home.submit("noop", 3)
+    with Proxy(home.database._url) as proxy:
+        armed = proxy.arm("-- Claim QUEUED tasks", Toxic.REFUSE)
+        async with Database(proxy.url, name="tf-claims", size=2) as database, asyncio.timeout(5):
+            assert await Claimer(database, Holding(), identity).claim(ids, TYPES) == []
+    assert armed.fired == 1
+    assert await home.statuses(ids) == {"QUEUED"}
 
 
 async def test_a_claim_under_an_id_that_was_given_up_is_dropped(home: House, forgetful: Forgetful) -> None:

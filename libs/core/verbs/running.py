@@ -105,6 +105,11 @@ async def claimed_under(tx: Tx, ids: Sequence[UUID], claim: UUID) -> list[Claime
     return rows.claimed(await tx.fetch(call("claimed_under"), list(ids), claim), claim)
 
 
+async def session_lives(tx: Tx, pid: int) -> bool:
+    """Tell whether the session with that server process, of the same name as `tx`, is still there."""
+    return bool(await tx.fetchval(statement("session_lives"), pid))
+
+
 async def unclaimed(tx: Tx, ids: Sequence[UUID], types: Sequence[str]) -> dict[UUID, Why]:
     """Say of each of `ids` why it was not claimed."""
     found = await tx.fetch(call("unclaimed"), list(ids), list(types), FREE_WORKER_DEATHS)
