@@ -18,7 +18,6 @@ from services.worker.claiming import Claimer
 from services.worker.finishing import Finisher
 from services.worker.holding import Holding
 from services.worker.identity import Identity
-from tests.integration.test_races import FAILPOINT, SLOW
 from tests.lookout import happens
 from tests.system.proxy import Proxy, Toxic
 from tests.working import House, house
@@ -333,33 +332,30 @@ async def test_a_lost_answer_to_a_claim_is_read_back(home: House, forgetful: For
     assert {task.attempt for task in found} == {1}
 
 
+# A claim that has begun waits; another session has read back in vain, more than once.
+WAITS = "select count(*) from pg_stat_activity where application_name = 'tf-claims' and wait_event_type = 'Lock'"
+LOOKS = """
+select count(*) from pg_stat_activity
+where application_name = 'tf-claims' and state = 'idle' and query like '%taskflow_claimed_under%'
+  and state_change > backend_start + interval '50 ms'
+"""
+
+
 async def test_a_claim_that_commits_after_its_connection_broke_is_found_and_kept(home: House) -> None:
-    identity, ids = await registered(home), await home.submit("noop", 3)
-    async with home.database.connection() as tx:
-        await tx.execute(FAILPOINT)
+    identity, ids, holding = await registered(home), await home.submit("noop", 3), Holding()
     with Proxy(home.database._url) as proxy:
-        async with Database(proxy.url, name="tf-claims", size=2, search_path="slow,public") as database:
-            async with locked(home, f"select pg_advisory_xact_lock({SLOW})"):
-                holding = Holding()
+        async with Database(proxy.url, name="tf-claims", size=2) as database:
+            async with locked(home, "select from workers where id = $1 for update", identity.id):
                 claiming = asyncio.ensure_future(Claimer(database, holding, identity).claim(ids, TYPES))
                 await happens(lambda: count(home, WAITS))
                 proxy.cut()
-                await happens(lambda: count(home, LOOKS))  # it has looked in vain, more than once
+                await happens(lambda: count(home, LOOKS))
                 assert not claiming.done()
                 assert await home.statuses(ids) == {"QUEUED"}
             async with asyncio.timeout(5):
                 found = await claiming
     assert {task.id for task in found} == set(ids)
     assert holding.claims == set()
-
-
-# A claim that has taken its snapshot waits; another session has read back twice or more since.
-WAITS = "select count(*) from pg_stat_activity where application_name = 'tf-claims' and wait_event = 'advisory'"
-LOOKS = """
-select count(*) from pg_stat_activity
-where application_name = 'tf-claims' and state = 'idle' and query like '-- Read back a claim%'
-  and state_change > backend_start + interval '50 ms'
-"""
 
 
 async def count(home: House, query: str) -> int:
@@ -370,7 +366,7 @@ async def count(home: House, query: str) -> int:
 async def test_a_claim_that_cannot_come_any_more_is_not_waited_for(home: House) -> None:
     identity, ids = await registered(home), await home.submit("noop", 3)
     with Proxy(home.database._url) as proxy:
-        armed = proxy.arm("-- Claim QUEUED tasks", Toxic.REFUSE)
+        armed = proxy.arm("taskflow_claim_", Toxic.REFUSE)
         async with Database(proxy.url, name="tf-claims", size=2) as database, asyncio.timeout(5):
             assert await Claimer(database, Holding(), identity).claim(ids, TYPES) == []
     assert armed.fired == 1

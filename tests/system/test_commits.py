@@ -37,8 +37,8 @@ pytestmark = [
 
 TIMES = 100 if FULL else 20  # of each verb, the answer to its COMMIT is lost
 CUTS = 100 if FULL else 20  # places in the bytes of each verb
-CLAIM, SUBMIT = "-- Claim QUEUED tasks", "-- Insert tasks and their CREATED events"
-SUCCEED, FINISH = "-- End attempts that returned", "-- End attempts: "
+CLAIM, SUBMIT = "taskflow_claim_", "-- Insert tasks and their CREATED events"
+SUCCEED, FINISH = "taskflow_succeed_", "taskflow_finish_"
 STATEMENT = {"claim": CLAIM, "complete": SUCCEED, "logs": FINISH, "fail": FINISH, "later": FINISH}
 
 # What no transaction may leave behind: a status without its event, an event without its status, a key without tasks.

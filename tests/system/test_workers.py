@@ -359,7 +359,7 @@ def test_row_11_swallowed_answer(fleet: World, history: Path) -> None:
     """The claim is committed; its answer never comes, and the connection stays."""
     with Proxy(fleet.database_url) as proxy:
         [worker] = fleet.workers(1, DATABASE_URL=proxy.url, TASKFLOW_WORKER_QUEUES="swallowed")
-        armed = proxy.arm("-- Claim QUEUED tasks", Toxic.HANG)
+        armed = proxy.arm("taskflow_claim_", Toxic.HANG)
         [task] = send(fleet, WORK, 1, "swallowed", {"history": str(history)})
         fleet.running([task])
         assert armed.fired == 1

@@ -18,7 +18,7 @@ from core.domain.lifecycle import TABLE, Cause, TaskStatus
 from core.domain.ordering import PriorityType
 from core.domain.task import FREE_WORKER_DEATHS, Asked, Claimed, Ending, Held, Moved, Reason
 from core.pool import Tx
-from core.sql import call
+from core.sql import call, statement
 from core.verbs import rows
 
 Text: TypeAlias = Callable[[str], str]  # from the name of a statement to what is sent
