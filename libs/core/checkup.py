@@ -12,7 +12,9 @@ from redis import exceptions as redis_failure
 from core import clock, migrate, redis_client
 from core.config import LEASE_BEATS, settings
 from core.errors import TaskFlowError
-from core.pool import Tx, connect
+from core.pool import Tx
+from core.redis_errors import fix_of, reason_of
+from core.sessions import connect
 from core.sql import statement
 
 LEAST_POSTGRES: Final = 150000
@@ -110,11 +112,20 @@ def stores_of_redis() -> list[Finding]:
             server: Any = client.info("server")
             memory: Any = client.info("memory")
         except (redis_failure.RedisError, OSError, TaskFlowError) as error:
-            fix = f"is it running, and are REDIS_HOST_{level.upper()} and its port right? Meanwhile workers poll"
-            found.append(bad(name, f"does not answer: {error}", fix))
+            found.append(_unusable(name, level, error))
             continue
         found.append(_redis(name, str(server["redis_version"]), str(memory.get("maxmemory_policy", "noeviction"))))
     return found
+
+
+def _unusable(name: str, level: str, error: BaseException) -> Finding:
+    reason = reason_of(error)
+    if reason == "password":
+        return bad(name, f"refuses our password: {error}", fix_of(reason, level))
+    if reason == "unreachable":
+        fix = f"is it running, and are REDIS_HOST_{level.upper()} and its port right? Meanwhile workers poll"
+        return bad(name, f"does not answer: {error}", fix)
+    return bad(name, f"refuses INFO: {error}", fix_of("permission", level))
 
 
 def _redis(name: str, version: str, policy: str) -> Finding:

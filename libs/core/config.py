@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, TypeAdapter, ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource, NoDecode, SettingsConfigDict
 
+from core import urls
 from core.errors import SettingError, SettingMissing
 
 if TYPE_CHECKING:
@@ -27,10 +28,9 @@ _HINT: Final = "in the environment or in .env (.env.example lists all settings)"
 
 
 def _postgres_url(url: str) -> str:
-    scheme, found, rest = url.partition("://")
-    if not found or scheme.partition("+")[0] not in {"postgresql", "postgres"} or not rest:
-        message = "it must look like postgresql://user:password@host:5432/name"
-        raise ValueError(message)
+    if not url.partition("://")[2]:
+        raise ValueError(urls.LOOKS)
+    urls.hosts(url)
     return url
 
 

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from core import clock, failover
 from core.config import settings
 from core.models import Base
-from core.pool import Database, Tx, connect
+from core.pool import Database, Tx
+from core.sessions import READ_ONLY, connect, demoted
 from core.urls import for_psycopg2
 
 if TYPE_CHECKING:
@@ -37,14 +40,38 @@ __all__ = [
 ]
 
 
+def _leave_demoted(engine: "Engine") -> None:
+    """Replace a connection whose server takes no writes any more, and with it all that may be on the same server."""
+
+    def connected(_dbapi: Any, record: Any) -> None:
+        record.info["opened"] = clock.monotonic()
+
+    def checked_out(_dbapi: Any, record: Any, _proxy: Any) -> None:  # after the ping, whose answer says it
+        if demoted(record.driver_connection):
+            failover.postgres.noticed()
+        if failover.postgres.outdated(record.info["opened"]):
+            raise DisconnectionError
+
+    def failed(context: Any) -> None:
+        if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
+            failover.postgres.noticed()
+            context.is_disconnect = True
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "checkout", checked_out)
+    event.listen(engine, "handle_error", failed)
+
+
 @cache
 def _engine() -> "Engine":
-    return create_engine(
+    made = create_engine(
         for_psycopg2(settings.database_url),
         pool_pre_ping=True,
         pool_timeout=2,
         connect_args={"connect_timeout": 5, "application_name": "tf-sync"},
     )
+    _leave_demoted(made)
+    return made
 
 
 @cache
@@ -55,11 +82,13 @@ def _sessions() -> sessionmaker[Session]:
 @cache
 def _async_engine() -> "AsyncEngine":
     # asyncpg reads the whole URL by itself, sslmode and socket folders included; SQLAlchemy's translation does not.
-    return create_async_engine(
+    made = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: connect(settings.database_url, name="tf-async"),
         pool_pre_ping=True,
     )
+    _leave_demoted(made.sync_engine)
+    return made
 
 
 @cache

@@ -17,8 +17,10 @@ from asyncpg import exceptions as pg
 from asyncpg.pgproto.pgproto import UUID as DriverUUID  # noqa: N811 - so that the two are told apart
 from asyncpg.protocol import protocol as driver
 
+from core import clock, failover
 from core.errors import CommitUnknown, Unavailable
-from core.urls import SESSION, plain
+from core.sessions import LOST, connect, demoted, heed
+from core.urls import plain
 
 Tx: TypeAlias = Any  # asyncpg's Connection or pool proxy: it ships no types
 
@@ -30,7 +32,6 @@ PINNED = {
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
 }
-_LOST = (pg.PostgresConnectionError, pg.InterfaceError, pg.InternalClientError, OSError, EOFError, TimeoutError)
 _REFUSED = (
     pg.OperatorInterventionError,  # 57P01-57P03: shutting down, crashed, starting up; 57014: a statement's time limit
     pg.InsufficientResourcesError,  # 53xxx: disk full, out of memory, too many connections
@@ -41,7 +42,6 @@ _REFUSED = (
     pg.ReadOnlySQLTransactionError,  # the other side of a failover
 )
 ACQUIRE_SECONDS = 2.0
-CONNECT_SECONDS = 5.0
 
 # The driver asks each element of an array whether it is an array itself, by two abstract classes, which takes longer
 # than all the rest of the encoding. What we send as arrays are lists and tuples.
@@ -59,7 +59,7 @@ def lost(error: BaseException) -> bool:
     """Tell whether `error` cut the connection, so that what was under way is unknown."""
     if isinstance(error, ValueError):  # asyncpg.DataError: an argument that cannot be encoded was never sent
         return False
-    return isinstance(error, (*_LOST, pg.AdminShutdownError, pg.CrashShutdownError))
+    return isinstance(error, (*LOST, pg.AdminShutdownError, pg.CrashShutdownError))
 
 
 def unavailable(error: BaseException) -> bool:
@@ -82,19 +82,6 @@ def _sentence(error: BaseException) -> str:
     return f"PostgreSQL did not answer as it should: {type(error).__name__}: {text[0] if text else ''}"
 
 
-async def connect(url: str, *, name: str, command_seconds: float | None = None, **guc: str) -> Tx:
-    """Return a new connection under `name`, which the caller closes. Raises what the driver raises.
-
-    `guc` are server settings beside those that every session has.
-    """
-    return await asyncpg.connect(
-        plain(url),
-        timeout=CONNECT_SECONDS,
-        command_timeout=command_seconds,
-        server_settings={**SESSION, **guc, "application_name": name},
-    )
-
-
 async def _leave(connection: Tx) -> None:
     """Hand a session back as it is: our statements set nothing that outlives a transaction."""
     if connection.is_in_transaction():  # a second cancellation cut the rollback short
@@ -114,18 +101,14 @@ class Database:
         self._size = size
         self._command_seconds = command_seconds
         self._pool: Any = None
+        self._opened = 0.0  # no connection of the pool is older
 
     async def __aenter__(self) -> Self:
         """Make the pool; connections come with their first use, so a server that is down is no error yet."""
+        self._opened = clock.monotonic()
+        connecting: Any = self._connect
         self._pool = await asyncpg.create_pool(
-            self._url,
-            min_size=0,
-            max_size=self._size,
-            timeout=CONNECT_SECONDS,
-            command_timeout=self._command_seconds,
-            server_settings={**SESSION, **self._settings, "application_name": self._name},
-            max_inactive_connection_lifetime=60.0,
-            reset=_leave,
+            min_size=0, max_size=self._size, max_inactive_connection_lifetime=60.0, connect=connecting, reset=_leave
         )
         return self
 
@@ -135,24 +118,37 @@ class Database:
         """Close the pool; connections that do not close within two seconds are cut."""
         try:
             await asyncio.wait_for(self._pool.close(), 2.0)
-        except (TimeoutError, *_LOST):
+        except (TimeoutError, *LOST):
             self._pool.terminate()
 
     async def own_connection(self) -> Tx:
         """Return a connection outside the pool; the caller closes it. Raises Unavailable."""
         try:
-            return await connect(self._url, name=self._name, command_seconds=self._command_seconds, **self._settings)
-        except (*_LOST, *_REFUSED) as error:
+            return await self._connect()
+        except (*LOST, *_REFUSED) as error:
             raise Unavailable(_sentence(error)) from error
 
+    async def _connect(self, *_: Any, **driver: Any) -> Tx:
+        return await connect(
+            self._url, name=self._name, command_seconds=self._command_seconds, guc=self._settings, **driver
+        )
+
     async def _acquire(self) -> Tx:
+        if failover.postgres.outdated(self._opened):
+            self._opened = clock.monotonic()
+            await self._pool.expire_connections()
         try:
             return await self._pool.acquire(timeout=ACQUIRE_SECONDS)
-        except (*_LOST, *_REFUSED) as error:
+        except (*LOST, *_REFUSED) as error:
             raise Unavailable(_sentence(error)) from error
 
     async def _release(self, connection: Tx) -> None:
-        with suppress(*_LOST, *_REFUSED):
+        with suppress(*LOST, *_REFUSED):
+            if not connection.is_closed():
+                if demoted(connection):
+                    failover.postgres.noticed()
+                if failover.postgres.outdated(self._opened):
+                    connection.terminate()
             await self._pool.release(connection, timeout=ACQUIRE_SECONDS)
 
     @asynccontextmanager
@@ -168,7 +164,8 @@ class Database:
                 await transaction.start()
                 yield connection
             except BaseException as error:
-                with suppress(*_LOST, pg.PostgresError):
+                heed(error)
+                with suppress(*LOST, pg.PostgresError):
                     await transaction.rollback()
                 if unavailable(error):
                     raise Unavailable(_sentence(error)) from error
@@ -181,6 +178,7 @@ class Database:
         try:
             await transaction.commit()
         except BaseException as error:
+            heed(error)
             # A cancellation stays one: who waits for the cancelled task would wait for ever for a loop that went on.
             if lost(error):
                 message = f"The answer to a COMMIT was lost: {type(error).__name__}"
@@ -200,6 +198,7 @@ class Database:
         try:
             yield connection
         except BaseException as error:
+            heed(error)
             if lost(error):
                 message = f"The answer to a statement was lost: {type(error).__name__}"
                 raise CommitUnknown(message) from error

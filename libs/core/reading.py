@@ -19,9 +19,10 @@ from core.domain.ordering import URGENCY, Lane, PriorityType, digest, list_key, 
 from core.lua import load
 from core.pool import uuid_of
 from core.redis_client import RedisDown, Server
+from core.redis_errors import reason_of
 
 _READ = load("read")
-_PAUSE_SECONDS = 0.05  # after a blocking read that failed, so that no loop runs hot
+_PAUSE_SECONDS = 0.2  # after a blocking read that was refused, so that no loop runs hot
 _ID_BYTES = 16
 
 
@@ -87,12 +88,12 @@ class Seat:
             answer = await self._connection.read_response(timeout=block_ms / 1000 + 1)
         except RedisDown:
             return []
-        except failure.ResponseError:  # somebody else's key of another kind, or no right to it
-            await clock.system.sleep(_PAUSE_SECONDS)
-            return []
-        except (failure.RedisError, OSError, TimeoutError):
-            self._server.breaker.failed()
-            await self._hang_up()
+        except (failure.RedisError, OSError, TimeoutError) as error:
+            self._server.failed(error)
+            if isinstance(error, failure.ResponseError) and reason_of(error) != "read_only":
+                await clock.system.sleep(_PAUSE_SECONDS)  # a key of another type, or no right to it
+            else:
+                await self._hang_up()
             return []
         except asyncio.CancelledError:
             await self._hang_up()  # its answer would be taken for the next one's

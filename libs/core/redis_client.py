@@ -1,8 +1,8 @@
 """Doors to Redis: the lazy sync and async faces, and `Server`, which never lets a caller wait for a dead one.
 
 Everything in Redis can be lost at any moment, so one error is enough: `RedisDown` says that a server cannot be used
-just now (unreachable, too slow, out of memory for writes, or switched off by TASKFLOW_REDIS=off), and that whoever
-asked goes on without it. A breaker turns a second's worth of such waits into none.
+just now (unreachable, too slow, out of memory for writes, no right to do it, a key of another type, or switched off by
+TASKFLOW_REDIS=off), and that the caller goes on without it. A breaker turns a second's worth of such waits into none.
 """
 
 import asyncio
@@ -18,10 +18,12 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from core import clock
+from core import clock, telemetry
 from core.config import settings
 from core.errors import Unavailable
+from core.failover import Failovers
 from core.lua import Script
+from core.redis_errors import down, fix_of, reason_of
 
 if TYPE_CHECKING:
     redis_high: "redis.Redis"
@@ -46,31 +48,17 @@ T = TypeVar("T")
 COMMAND_SECONDS = 0.2  # no request waits longer than this for a hint
 OPEN_SECONDS = 1.0  # how long a failed server is left alone before one caller may try it again
 HEALTH_SECONDS = 30  # a pooled connection that was idle for longer is pinged first
-_DOWN = (
-    failure.ConnectionError,  # refused, reset, AUTH failed, still loading its data, the pool is exhausted
-    failure.TimeoutError,
-    failure.OutOfMemoryError,
-    failure.ReadOnlyError,  # a replica, in the middle of a failover
-    failure.MasterDownError,
-    failure.InvalidResponse,
-    failure.NoPermissionError,  # our user may not do this: a mistake of the installation, and no reason to fail a task
-    OSError,
-    TimeoutError,
-)
-_DOWN_PREFIXES = ("MISCONF", "BUSY ", "NOREPLICAS", "UNKILLABLE")
+# After a restart or a failover a pooled connection fails at its first use: it is replaced, and the command sent again,
+# once. A timeout is not retried.
+_AGAIN = (failure.ConnectionError, failure.ReadOnlyError)
+_TELL_SECONDS = 3600.0  # a reason that comes and goes is logged no more often
+log = telemetry.get_logger("redis")
 
 
 class RedisDown(Unavailable):
     """Redis cannot be used just now. Nothing depends on it: go on without."""
 
     code = "redis_down"
-
-
-def down(error: BaseException) -> bool:
-    """Tell whether `error` is the server's state rather than a mistake in what was asked."""
-    if isinstance(error, _DOWN):
-        return True
-    return isinstance(error, failure.ResponseError) and str(error).startswith(_DOWN_PREFIXES)
 
 
 def _level(priority: str) -> Level:
@@ -108,9 +96,7 @@ def _refuse_when_off() -> None:
 
 @cache
 def _sync_client(level: Level) -> redis.Redis:
-    # One retry, at once: a pooled connection of before a restart fails at its first use. A timeout is not retried.
-    retry = Retry(NoBackoff(), 1, (failure.ConnectionError,))
-    return redis.Redis(**_options(level, COMMAND_SECONDS), retry=retry)
+    return redis.Redis(**_options(level, COMMAND_SECONDS), retry=Retry(NoBackoff(), 1, _AGAIN))
 
 
 def get_redis_client(priority: str = "low") -> redis.Redis:
@@ -136,8 +122,7 @@ _of_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Level, "redis.asynci
 
 def new_async_client(level: Level, seconds: float = COMMAND_SECONDS) -> "redis.asyncio.Redis":
     """Return an async client of its own, whose caller closes it."""
-    retry = AsyncRetry(NoBackoff(), 1, (failure.ConnectionError,))
-    return redis.asyncio.Redis(**_options(level, seconds), retry=retry)
+    return redis.asyncio.Redis(**_options(level, seconds), retry=AsyncRetry(NoBackoff(), 1, _AGAIN))
 
 
 def get_async_redis_client(priority: str = "low") -> "redis.asyncio.Redis":
@@ -199,6 +184,9 @@ class Server:
         self._seconds = seconds
         self._client: redis.asyncio.Redis | None = None
         self.seen_down = False  # a call failed, for whatever reason, and no script has run since
+        self.failovers = Failovers(monotonic)
+        self._monotonic = monotonic
+        self._logged: dict[str, float] = {}  # when which reason was
 
     @property
     def usable(self) -> bool:
@@ -232,8 +220,9 @@ class Server:
             if not down(error):
                 self.breaker.answered()
                 raise
-            raise self._down(error) from error
+            raise self.failed(error) from error
         self.breaker.answered()
+        self._logged.pop("password", None)
         return answer
 
     async def run(self, script: Script, keys: list[Any], args: list[Any], *, seconds: float | None = None) -> Any:
@@ -249,15 +238,26 @@ class Server:
         self.seen_down = False  # out of memory, plain reads still work and scripts do not: only these tell
         return answer
 
-    def _down(self, error: BaseException) -> RedisDown:
+    def failed(self, error: BaseException) -> RedisDown:
+        """Note that a call ended with `error`, and return what it amounts to."""
         self.seen_down = True
-        # A server without memory answers at once, and its reads still work: there is nothing to be spared.
+        # A server that refuses answers at once, and other commands may still work: there is nothing to be spared.
         if isinstance(error, failure.ResponseError):
             self.breaker.answered()
         else:
             self.breaker.failed()
-        text = str(error) or type(error).__name__
+        reason, text = reason_of(error), str(error) or type(error).__name__
+        if reason == "read_only":
+            self.failovers.noticed()
+        telemetry.metrics().redis_errors_total.labels(self.level, reason).inc()
+        self._log(reason, text)
         return RedisDown(f"The {self.level} Redis cannot be used: {text}")
+
+    def _log(self, reason: str, text: str) -> None:
+        fix, now = fix_of(reason, self.level), self._monotonic()
+        if fix and now - self._logged.get(reason, float("-inf")) >= _TELL_SECONDS:
+            self._logged[reason] = now
+            log.error("Redis refuses; workers poll PostgreSQL", server=self.level, reason=reason, error=text, fix=fix)
 
 
 def servers(

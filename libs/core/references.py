@@ -12,7 +12,7 @@ API:     after the commit `await refs.hint_submitted(zip(submissions, submitted)
 leader:  see core/steering.py
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -78,7 +78,7 @@ class References(Hinting, Steering):
         """Return the reader of one lane of a worker; a worker with a new id takes new ones."""
         return Reader(self.high, self.low, worker=worker, lane=lane, queues=queues, types=types)
 
-    async def cancels(self, worker: UUID) -> AsyncIterator[CancelAsk]:
+    async def cancels(self, worker: UUID) -> AsyncGenerator[CancelAsk]:
         """Yield what a worker is asked to stop, for as long as it lives; without Redis its beats tell it."""
         while True:
             with suppress(failure.RedisError, RedisDown, OSError):
@@ -93,8 +93,9 @@ class References(Hinting, Steering):
             message = "Redis is switched off"
             raise RedisDown(message)
         async with new_async_client("low", _LISTEN_SECONDS * 2) as client, client.pubsub() as channel:
+            opened = self.clock.monotonic()
             await channel.subscribe(worker_channel(worker))
-            while True:
+            while not self.low.failovers.outdated(opened):  # nobody speaks on a former primary
                 heard = await channel.get_message(ignore_subscribe_messages=True, timeout=_LISTEN_SECONDS)
                 if heard is not None:
                     yield heard["data"]

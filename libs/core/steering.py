@@ -102,7 +102,7 @@ class Steering:
             waiting=waiting,
             lost=lost,
             high_usable=high_usable,
-            wakes=frozenset(item.decode() for item in wakes),
+            wakes=frozenset(item.decode(errors="replace") for item in wakes),
             again=_routes(again),
         )
 
@@ -162,9 +162,9 @@ class Steering:
                 if self._waker is None:
                     self._waker = new_async_client("low", _LONGEST_WAIT + 1)
                 item = await self._waker.blpop(["tf:wake"], timeout=min(seconds, _LONGEST_WAIT))
-                return set() if item is None else {item[1].decode()}
-            except (failure.RedisError, OSError, RedisDown):
-                pass
+                return set() if item is None else {item[1].decode(errors="replace")}
+            except (failure.RedisError, OSError) as error:
+                self.low.failed(error)
         await self.clock.sleep(seconds)
         return set()
 

@@ -144,6 +144,7 @@ class Metrics:
     leader: Gauge
     dispatch_loop_seconds: Histogram
     redis_rebuilds_total: Counter
+    redis_errors_total: Counter
     http_requests_total: Counter
     http_request_seconds: Histogram
 
@@ -188,6 +189,9 @@ def metrics() -> Metrics:
         ),
         redis_rebuilds_total=counter(
             "redis_rebuilds_total", "Times that the references were filled anew from PostgreSQL."
+        ),
+        redis_errors_total=counter(
+            "redis_errors_total", "Calls that Redis refused or did not answer.", "server", "reason"
         ),
         http_requests_total=counter("http_requests_total", "Requests answered.", "method", "route", "code"),
         http_request_seconds=histogram(

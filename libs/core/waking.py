@@ -9,11 +9,12 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from core import clock as clocks
+from core import failover, telemetry
 from core import queue_manager as queue
-from core import telemetry
 from core.domain.lifecycle import TaskStatus
 from core.errors import Unavailable
 from core.pool import Database, heed_cancel, unavailable
+from core.sessions import demoted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
@@ -112,6 +113,7 @@ async def listen(
             pause = min(max(LEAST_PAUSE, pause * 2), MOST_PAUSE)
             await clock.sleep(pause * (0.5 + clock.rand() / 2))
             continue
+        opened = clocks.monotonic()
         ear = _Ear()
         try:
             connection.add_termination_listener(ear.lost)
@@ -121,6 +123,8 @@ async def listen(
             while not connection.is_closed():
                 if not await ear.wait(PING_SECONDS):
                     await connection.execute("select 1")
+                if demoted(connection) or failover.postgres.outdated(opened):
+                    break  # nobody speaks on a server that takes no writes
                 for said in ear.take():
                     yield said
         except Exception as error:

@@ -20,6 +20,7 @@ from core.domain.task import LEASE_BEATS, Asked, Ending, Held, Reason
 from core.errors import CommitUnknown, Unavailable
 from core.nudging import hear
 from core.pool import heed_cancel
+from core.sessions import heed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -85,6 +86,7 @@ class Beater:
             try:
                 alive = await self._beat(inventory=beats % LEASE_BEATS == LEASE_BEATS - 1)
             except Exception as error:  # noqa: BLE001 - a loop's edge: the next beat takes a new connection
+                heed(error)
                 await self._hang_up()
                 if not isinstance(error, Unavailable):
                     log.warning("a beat did not get through; trying again", error=repr(error)[:300])

@@ -161,7 +161,8 @@ def test_the_migrations_folder_is_no_package() -> None:
 
 # File: why it may open a session with PostgreSQL by a driver. All others get the settings of core/urls.py for nothing.
 OPENS = {
-    "libs/core/pool.py": "the one place for asyncpg",
+    "libs/core/sessions.py": "the one place for asyncpg",
+    "libs/core/pool.py": "its pool, which opens sessions there",
     "libs/core/embedded/postgres.py": "the superuser who makes the database of a laptop",
 }
 
