@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Identity, Index, Integer, SmallInteger, Text, text
+from sqlalchemy import CheckConstraint, Identity, Index, Integer, SmallInteger, Text, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -85,7 +85,8 @@ class Tasks(Base):
 
     `seq` is its place in the order of starting, given by the database whenever the row becomes QUEUED. `attempt`
     and `claim` are the fence. `retry_count` counts charged failures, `crash_count` charged deaths, `worker_deaths`
-    uncharged ones. `isolation` is 0, or how many tasks may share a dedicated child with it.
+    uncharged ones. `isolation` is 0, or how many tasks may share a dedicated child with it. Two triggers, which only
+    the migrations make, refuse a CANCELLING task without worker or claim, and a change of an ended task but a retry.
     """
 
     __tablename__ = "tasks"
@@ -169,6 +170,9 @@ class Tasks(Base):
             postgresql_where=text("status = 'PENDING' and gated and type <> ''"),
         ),
         Index("tasks_blocked", "queue", postgresql_where=text("status = 'BLOCKED'")),
+        CheckConstraint(
+            "status <> 'IN_PROGRESS' or (worker_id is not null and claim is not null)", name="tasks_running_is_held"
+        ),
         {
             "postgresql_with": {
                 "fillfactor": "70",
