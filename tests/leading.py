@@ -133,6 +133,11 @@ class Hand:
         async with self.db.connection() as tx:
             return await tx.fetch(text, *values)
 
+    async def change_ended(self, text: str) -> None:
+        """Run a statement of the tables' owner that the trigger on ended tasks would refuse."""
+        async with self.db.begin() as tx:
+            await tx.execute(f"set local taskflow.change_ended_tasks = on; {text}")
+
     def reader(self, worker: UUID, types: Sequence[str] = ("a:b",), queues: Sequence[str] = ("default",)) -> Reader:
         return self.refs.reader(worker=worker, lane=Lane.SYNC, queues=queues, types=types)
 

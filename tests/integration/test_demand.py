@@ -107,9 +107,9 @@ async def test_it_counts_what_waits_runs_and_ended(hand: Hand) -> None:
     assert 60 <= one.oldest_queued_seconds < 90
     assert one.run_seconds is not None
     assert 4.0 <= one.run_seconds < 5.0
-    await hand.run("update tasks set finished_at = finished_at - interval '2 minutes'")
+    await hand.change_ended("update tasks set finished_at = finished_at - interval '2 minutes'")
     assert (await demand(hand)).finished_minute == 0
-    await hand.run("update tasks set finished_at = finished_at - interval '1 hour'")
+    await hand.change_ended("update tasks set finished_at = finished_at - interval '1 hour'")
     assert (await demand(hand)).failed == 0
 
 

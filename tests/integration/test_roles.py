@@ -245,7 +245,10 @@ async def test_the_scheduler_does_its_work(url: str) -> None:
             await queue.move(tx, Cause.FORCE_CANCEL, ids, event=EventType.CANCELLED, message="test")
         owner = await asyncpg.connect(url)
         try:
-            await owner.execute("update tasks set finished_at = finished_at - interval '1 year'")
+            await owner.execute(
+                "set local taskflow.change_ended_tasks = on;"
+                "update tasks set finished_at = finished_at - interval '1 year'"
+            )
             await owner.execute("update workers set beat_at = beat_at - interval '1 year'")
             await owner.execute("insert into idempotency_keys values (1, 'k', '', '[]', now() - interval '1 year')")
             last = await owner.fetchval(LAST_PARTITION)
