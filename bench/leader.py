@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 from uuid import UUID, uuid4
 
 from bench import filling
@@ -20,6 +21,7 @@ from core.references import References
 from services.dev.stage import Stage
 from services.scheduler import duties
 
+SECRET: Final = UUID(int=1)  # a benchmark has nobody to hide it from
 KIND = "bench:noop"
 REFERENCES, HELD, KEYS = 300_000, 1_000_000, 100_000
 QUEUES, WORKERS = 10_000, 500
@@ -33,7 +35,8 @@ from tasks where status = 'QUEUED' and permit and concurrency_key <> 'full'
 
 def _face(number: int = 0, queues: tuple[str, ...] = (filling.QUEUE,)) -> WorkerFace:
     return WorkerFace(
-        id=uuid4(), name=f"bench-{number}", queues=queues, sync_types=(), async_types=(KIND,), sync_slots=0,
+        id=uuid4(), secret=SECRET,
+        name=f"bench-{number}", queues=queues, sync_types=(), async_types=(KIND,), sync_slots=0,
         async_slots=100,
     )  # fmt: skip
 
@@ -46,7 +49,7 @@ async def _register(tx: Tx, faces: list[WorkerFace]) -> None:
 async def _beat(database: Database, worker: UUID) -> None:
     while True:
         async with database.connection() as tx:
-            await queue.beat(tx, worker, free_sync=0, free_async=100)
+            await queue.beat(tx, worker, secret=SECRET, free_sync=0, free_async=100)
         await asyncio.sleep(1)
 
 
@@ -63,7 +66,7 @@ async def _worker(database: Database) -> AsyncIterator[UUID]:
         beating.cancel()
         await asyncio.wait({beating})
     async with database.connection() as tx:
-        await queue.retire_worker(tx, face.id)
+        await queue.retire_worker(tx, face.id, secret=SECRET)
 
 
 async def references(database: Database, stage: Stage) -> float:
@@ -130,7 +133,7 @@ async def rounds(database: Database) -> tuple[float, float]:
                 taken.append(time.monotonic() - began)
     async with database.connection() as tx:
         for face in faces:
-            await queue.retire_worker(tx, face.id)
+            await queue.retire_worker(tx, face.id, secret=SECRET)
         await tx.execute("delete from queues where name = any($1)", names)
     await filling.empty(database)
     return taken[0], max(taken[1:])
@@ -147,14 +150,14 @@ async def beats(database: Database) -> float:
         before = server_seconds(pid)
         for _ in range(turns):
             for face in faces:
-                await queue.beat(tx, face.id, free_sync=0, free_async=100)
+                await queue.beat(tx, face.id, secret=SECRET, free_sync=0, free_async=100)
         beaten = (server_seconds(pid) - before) / turns
         before = server_seconds(pid)
         for _ in range(turns):
             await queue.live_workers(tx)
         looked = (server_seconds(pid) - before) / turns
         for face in faces:
-            await queue.retire_worker(tx, face.id)
+            await queue.retire_worker(tx, face.id, secret=SECRET)
         await tx.execute("reset synchronous_commit")
     return beaten / settings.heartbeat_interval_seconds + looked
 

@@ -15,6 +15,7 @@ from core.domain.ordering import Lane, PriorityType
 from core.domain.task import Submission, WorkerFace
 from core.leadership import Leadership, PostgresLease, RedisLock, Term
 from services.scheduler import duties
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -99,7 +100,8 @@ class Hand:
         worker: UUID | None = None,
     ) -> UUID:
         face = WorkerFace(
-            id=worker or uuid4(), name="w", queues=tuple(queues), sync_types=tuple(types), async_types=(),
+            id=worker or uuid4(), secret=SECRET,
+            name="w", queues=tuple(queues), sync_types=tuple(types), async_types=(),
             sync_slots=slots, async_slots=0,
         )  # fmt: skip
         async with self.db.begin() as tx:
@@ -108,7 +110,7 @@ class Hand:
 
     async def beat(self, worker: UUID) -> None:
         async with self.db.begin() as tx:
-            await queue.beat(tx, worker, free_sync=1, free_async=0)
+            await queue.beat(tx, worker, secret=SECRET, free_sync=1, free_async=0)
 
     async def submit(self, count: int = 1, *, kind: str = "a:b", wakes: bool = True, **more: Any) -> list[UUID]:
         """Submit as an API does that had no credit: it wakes the leader and names the queue."""
@@ -121,7 +123,7 @@ class Hand:
 
     async def claim(self, ids: Sequence[UUID], worker: UUID, types: Sequence[str] = ("a:b",)) -> Any:
         async with self.db.begin() as tx:
-            return await queue.claim(tx, ids, worker=worker, claim=uuid4(), types=types)
+            return await queue.claim(tx, ids, worker=worker, secret=SECRET, claim=uuid4(), types=types)
 
     async def statuses(self, ids: Sequence[UUID]) -> list[str]:
         async with self.db.connection() as tx:

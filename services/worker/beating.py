@@ -115,13 +115,17 @@ class Beater:
                 await connection.close(timeout=1.0)
 
     async def _beat(self, *, inventory: bool) -> bool:
-        worker = self._identity.id
+        worker, secret = self._identity.id, self._identity.secret
         if self._connection is None:
             self._connection = await self._database.own_connection()
             await hear(self._connection, worker, self._nudged.set)
         async with asyncio.timeout(max(self._interval, 1.0) * 2):
             asked = await queue.beat(
-                self._connection, worker, free_sync=self._free(Lane.SYNC), free_async=self._free(Lane.ASYNC)
+                self._connection,
+                worker,
+                secret=secret,
+                free_sync=self._free(Lane.SYNC),
+                free_async=self._free(Lane.ASYNC),
             )
         if worker != self._identity.id or not asked.alive:
             return worker != self._identity.id
@@ -165,7 +169,7 @@ class Beater:
         before, claims = self._holding.keys(), set(self._holding.claims)
         jobs = dict(self._holding.jobs)
         async with asyncio.timeout(max(self._interval, 1.0) * 2):
-            rows = await queue.inventory(self._connection, self._identity.id)
+            rows = await queue.inventory(self._connection, self._identity.id, secret=self._identity.secret)
         known, claims = before | self._holding.keys(), claims | self._holding.claims
         forgotten = [row for row in rows if (row.id.bytes, row.attempt) not in known and row.claim not in claims]
         there = {(row.id.bytes, row.attempt) for row in rows}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -11,11 +12,11 @@ from core.errors import CommitUnknown, Unavailable
 from core.pool import heed_cancel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from uuid import UUID
 
     from core.domain.task import Claimed
-    from core.pool import Database
+    from core.pool import Database, Tx
     from services.worker.holding import Holding
     from services.worker.identity import Identity
 
@@ -40,16 +41,19 @@ class Claimer:
         The claim's token is made before it is asked for, and noted until the answer is here: the inventory leaves
         its rows alone for so long. What was claimed under an id that died meanwhile is rescued, so it is dropped.
         """
-        worker, token, session = self._identity.id, uuid4(), 0
+        worker, secret, token, session = self._identity.id, self._identity.secret, uuid4(), 0
         until = clock.monotonic() + STATEMENT_SECONDS + _LATE_SECONDS
         self._holding.claims.add(token)
         try:
             try:
                 async with self._database.connection() as tx:
                     session = tx.get_server_pid()
-                    claimed = await queue.claim(tx, ids, worker=worker, claim=token, types=types, solo=solo)
+                    claimed = await queue.claim(
+                        tx, ids, worker=worker, secret=secret, claim=token, types=types, solo=solo
+                    )
             except CommitUnknown:
-                claimed = await self._read_back(ids, token, session, until)
+                read = partial(queue.claimed_under, ids=ids, claim=token, worker=worker, secret=secret)
+                claimed = await self._read_back(read, session, until)
         finally:
             self._holding.claims.discard(token)
         return claimed if worker == self._identity.id else []
@@ -59,8 +63,10 @@ class Claimer:
         async with self._database.connection() as tx:
             return await queue.unclaimed(tx, ids, types)
 
-    async def _read_back(self, ids: Sequence[UUID], token: UUID, session: int, until: float) -> list[Claimed]:
-        """Look for what was claimed until it is there, or cannot come any more.
+    async def _read_back(
+        self, read: Callable[[Tx], Awaitable[list[Claimed]]], session: int, until: float
+    ) -> list[Claimed]:
+        """Look for what was claimed until it is there, or cannot come any more; `read` does one look.
 
         The claim may be carried out as long as its session is there, but not later than its time limit lets it.
         """
@@ -71,11 +77,11 @@ class Claimer:
                 async with self._database.connection() as tx:
                     # In this order: what that session committed before it went is seen by the second statement.
                     over = not await queue.session_lives(tx, session) or clock.monotonic() > until
-                    found = await queue.claimed_under(tx, ids, token)
+                    found = await read(tx)
             except Unavailable:
                 over, found = False, []
             if found or over:
-                log.info("the answer to a claim was lost and read back", asked=len(ids), claimed=len(found))
+                log.info("the answer to a claim was lost and read back", claimed=len(found))
                 return found
             await clock.system.sleep(pause * (0.5 + clock.rand()))
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -114,10 +114,10 @@ class Cordon:
 
     async def _rest(self) -> bool:
         """Begin to rest if PostgreSQL, asked after the last claim was answered, says too that nothing is held."""
-        turn, worker = self._turn, self._identity.id
+        turn, worker, secret = self._turn, self._identity.id, self._identity.secret
         try:
             async with self._database.connection() as tx:
-                held = await queue.inventory(tx, worker)
+                held = await queue.inventory(tx, worker, secret=secret)
         except Unavailable:
             return False
         same = turn == self._turn and worker == self._identity.id

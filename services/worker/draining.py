@@ -39,11 +39,11 @@ class Drain:
         """Give everything back now."""
         self._hurry.set()
 
-    async def cordon(self, worker: UUID) -> None:
+    async def cordon(self, worker: UUID, secret: UUID) -> None:
         """Say that this worker takes nothing more; when PostgreSQL is away it does so all the same."""
         try:
             async with self._database.connection() as tx:
-                await queue.drain_worker(tx, worker)
+                await queue.drain_worker(tx, worker, secret=secret)
         except Unavailable as away:
             log.warning("PostgreSQL does not know of this drain yet", error=str(away))
 
@@ -77,11 +77,11 @@ class Drain:
         await self._until(lambda: not any(job.child for job in self._holding.jobs.values()), _KILL_SECONDS)
         self._supervisor.release(self._holding.jobs.values())
 
-    async def retire(self, worker: UUID) -> None:
+    async def retire(self, worker: UUID, secret: UUID) -> None:
         """Say good-bye; without it the leader finds out by the beat that stands still."""
         try:
             async with self._database.connection() as tx:
-                await queue.retire_worker(tx, worker)
+                await queue.retire_worker(tx, worker, secret=secret)
         except Unavailable as away:
             log.warning("PostgreSQL could not be told that this worker has gone", error=str(away))
 

@@ -24,6 +24,7 @@ class Identity:
         self._facts = facts or {}
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.id: UUID = uuid4()
+        self.secret: UUID = uuid4()
         self.registered = False
         self.known = False  # registered, under this id or an earlier one
         self._beaten = clock.monotonic()
@@ -38,14 +39,15 @@ class Identity:
         return not self.registered or clock.monotonic() - self._beaten > self._lease * 2 / 3
 
     def renew(self) -> None:
-        """Take a new id, after the old one was declared dead."""
-        self.id = uuid4()
+        """Take a new id and a new secret, after the old id was declared dead."""
+        self.id, self.secret = uuid4(), uuid4()
         self.registered = False
 
     def face(self, catalogue: Catalogue, queues: tuple[str, ...], *, children: int, slots: int) -> WorkerFace:
         """How it introduces itself."""
         return WorkerFace(
             id=self.id,
+            secret=self.secret,
             name=self.name,
             queues=queues,
             sync_types=catalogue.types(Lane.SYNC),

@@ -170,11 +170,11 @@ class Worker:
 
     async def _leave(self) -> None:
         self.draining = True
-        await self._drain.cordon(self.identity.id)
+        await self._drain.cordon(self.identity.id, self.identity.secret)
         for intake in self._intakes.values():
             await intake.leave()
         await self._drain.empty(self._drain_seconds)
-        await self._drain.retire(self.identity.id)
+        await self._drain.retire(self.identity.id, self.identity.secret)
         for task in [*self._tasks, *self._errands, *([self._cancels] if self._cancels else [])]:
             task.cancel()
         await self._beater.leave()

@@ -21,6 +21,7 @@ from core.domain.ids import uuid7
 from core.domain.lifecycle import Cause
 from core.domain.task import Ending, Reason, Submission, WorkerFace
 from tests.machine.plans import Spy
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,6 +71,7 @@ async def measured(tx: Any) -> dict[str, Cost]:
     worker = uuid4()
     face = WorkerFace(
         id=worker,
+        secret=SECRET,
         name="w",
         queues=("default",),
         sync_types=(),
@@ -86,7 +88,7 @@ async def measured(tx: Any) -> dict[str, Cost]:
         batches, lambda to, batch: queue.submit(to, [Submission(id=task, owner_id=1, type="a:b") for task in batch])
     )
     costs["claim"], claimed = await meter.cost(
-        batches, lambda to, batch: queue.claim(to, batch, worker=worker, claim=uuid4(), types=["a:b"])
+        batches, lambda to, batch: queue.claim(to, batch, worker=worker, secret=SECRET, claim=uuid4(), types=["a:b"])
     )
     assert [len(batch) for batch in claimed] == [BATCH] * BATCHES
     costs["finish"], ended = await meter.cost(

@@ -16,6 +16,7 @@ from core.domain.lifecycle import Cause
 from core.domain.task import Ending, Reason, WorkerFace
 from core.references import References
 from tests.leading import Hand
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +47,8 @@ async def limits(hand: Hand, *, max_concurrent: int = 0, max_per_key: int = 1) -
 async def register(hand: Hand, worker: UUID, *, types: tuple[str, ...], template: str) -> None:
     facts = {"pod": "p", "pod_uid": str(worker), **({"template": template} if template else {})}
     face = WorkerFace(
-        id=worker, name="w", queues=("default",), sync_types=types, async_types=(), sync_slots=4, async_slots=0,
+        id=worker, secret=SECRET,
+        name="w", queues=("default",), sync_types=types, async_types=(), sync_slots=4, async_slots=0,
         facts=facts,
     )  # fmt: skip
     async with hand.db.begin() as tx:
@@ -157,7 +159,7 @@ async def test_what_the_newest_worker_announced_outlives_it(hand: Hand) -> None:
     await hand.submit(3, kind="c:d")
     worker = await hand.worker(types=["a:b"])
     async with hand.db.begin() as tx:
-        await queue.retire_worker(tx, worker)
+        await queue.retire_worker(tx, worker, secret=SECRET)
     one = await demand(hand)
     assert (one.queued, one.unknown, one.unknown_types) == (2, 3, ("c:d",))
     await hand.worker(types=["c:d"])  # of the live ones only what they say counts
@@ -283,7 +285,7 @@ async def test_workers_in_pods_are_told_with_what_they_hold(hand: Hand) -> None:
     await hand.worker()  # in no pod
     faces = [
         WorkerFace(
-            id=uuid4(), name="w", queues=("default",), sync_types=("a:b",), async_types=(), sync_slots=4,
+            id=uuid4(), secret=SECRET, name="w", queues=("default",), sync_types=("a:b",), async_types=(), sync_slots=4,
             async_slots=0, facts={"pod": f"p{number}", "pod_uid": f"u{number}", "namespace": "n", "node": "here"},
         )
         for number in range(4)
@@ -294,8 +296,8 @@ async def test_workers_in_pods_are_told_with_what_they_hold(hand: Hand) -> None:
     await hand.claim(await hand.submit(2), faces[0].id)
     async with hand.db.begin() as tx:
         await queue.cordon(tx, [faces[1].id])
-        await queue.drain_worker(tx, faces[2].id)
-        await queue.retire_worker(tx, faces[3].id)
+        await queue.drain_worker(tx, faces[2].id, secret=SECRET)
+        await queue.retire_worker(tx, faces[3].id, secret=SECRET)
     async with hand.db.begin() as tx:
         found = {one.pod: one for one in await queue.pod_workers(tx)}
     assert {pod: (one.pod_uid, one.state, one.running) for pod, one in found.items()} == {

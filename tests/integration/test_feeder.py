@@ -17,6 +17,7 @@ from core.references import Reader, Ref, References
 from services.scheduler import duties
 from services.scheduler.ticks import due, gates, lists, rescue, watch
 from tests.leading import HIGH, LOW, NORMAL, Hand, OwnClock, leading
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -164,7 +165,7 @@ async def test_a_rescued_task_is_hinted_again(scene: Scene) -> None:
     tasks = await scene.past()
     other = await scene.hand.worker()
     async with scene.hand.db.begin() as tx:
-        await queue.retire_worker(tx, scene.worker)
+        await queue.retire_worker(tx, scene.worker, secret=SECRET)
     assert await rescue.tick(scene.ctx) == len(tasks)
     scene.reader = scene.hand.reader(other)
     assert await scene.hinted_within(10, tasks) <= 2
@@ -263,7 +264,7 @@ async def test_what_a_dead_worker_read_is_hinted_again_though_nobody_is_hungry(s
 
     assert lost.isdisjoint(await claimed_in(20))
     async with scene.hand.db.begin() as tx:
-        await queue.retire_worker(tx, scene.worker)
+        await queue.retire_worker(tx, scene.worker, secret=SECRET)
     assert lost <= await claimed_in(25)
     await other.aclose()
 

@@ -62,13 +62,14 @@ async def claimed(home: House, number: int) -> list[Claimed]:
     identity = await registered(home)
     ids = await home.submit("noop", number)
     async with home.database.begin() as tx:
-        return await queue.claim(tx, ids, worker=identity.id, claim=uuid4(), types=TYPES)
+        return await queue.claim(tx, ids, worker=identity.id, secret=identity.secret, claim=uuid4(), types=TYPES)
 
 
 async def registered(home: House) -> Identity:
     identity = Identity(lease_seconds=15)
     face = WorkerFace(
         id=identity.id,
+        secret=identity.secret,
         name="w",
         queues=("default",),
         sync_types=tuple(TYPES),

@@ -22,6 +22,7 @@ from core.nudging import hear
 from core.references import References
 from core.verbs import rows
 from tests.leading import Hand
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -74,7 +75,8 @@ async def test_an_operator_in_a_transaction_holds_up_the_next_operator_and_no_sc
 
 async def pod_worker(hand: Hand, uid: str) -> UUID:
     face = WorkerFace(
-        id=uuid4(), name="w", queues=("default",), sync_types=("a:b",), async_types=(), sync_slots=4, async_slots=0,
+        id=uuid4(), secret=SECRET,
+        name="w", queues=("default",), sync_types=("a:b",), async_types=(), sync_slots=4, async_slots=0,
         facts={"pod": "p", "pod_uid": uid, "namespace": "n"},
     )  # fmt: skip
     async with hand.db.begin() as tx:
@@ -84,7 +86,7 @@ async def pod_worker(hand: Hand, uid: str) -> UUID:
 
 async def asked(hand: Hand, worker: UUID) -> Any:
     async with hand.db.begin() as tx:
-        return await queue.beat(tx, worker, free_sync=4, free_async=0)
+        return await queue.beat(tx, worker, secret=SECRET, free_sync=4, free_async=0)
 
 
 async def test_a_cordoned_worker_beats_keeps_what_it_runs_and_claims_nothing(hand: Hand) -> None:
@@ -111,10 +113,10 @@ async def test_a_cordoned_worker_beats_keeps_what_it_runs_and_claims_nothing(han
 async def test_a_cordon_is_no_way_back_from_leaving_or_death(hand: Hand) -> None:
     leaving, dead, cordoned = [await hand.worker() for _ in range(3)]
     async with hand.db.begin() as tx:
-        await queue.drain_worker(tx, leaving)
-        await queue.retire_worker(tx, dead)
+        await queue.drain_worker(tx, leaving, secret=SECRET)
+        await queue.retire_worker(tx, dead, secret=SECRET)
         assert await queue.cordon(tx, [leaving, dead, cordoned, uuid4()]) == [cordoned]
-        assert await queue.drain_worker(tx, cordoned)
+        assert await queue.drain_worker(tx, cordoned, secret=SECRET)
         assert await queue.uncordon(tx, [leaving, dead, cordoned]) == []
 
 
@@ -143,7 +145,7 @@ async def test_a_worker_hears_at_once_that_its_next_beat_has_news(hand: Hand) ->
 
 async def lose(hand: Hand, worker: UUID) -> None:
     async with hand.db.begin() as tx:
-        await queue.retire_worker(tx, worker)
+        await queue.retire_worker(tx, worker, secret=SECRET)
         await queue.rescue(tx)
 
 
@@ -361,7 +363,7 @@ async def test_a_claim_brings_the_queues_defaults(hand: Hand) -> None:
     assert waited is not None
     assert 0 <= waited < 60
     async with hand.db.begin() as tx:
-        [again] = await queue.claimed_under(tx, [task], claimed[task].claim)
+        [again] = await queue.claimed_under(tx, [task], claimed[task].claim, worker=worker, secret=SECRET)
     assert again == claimed[task]._replace(waited=None)
     assert rows.claimed([], task) == []
 

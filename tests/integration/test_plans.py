@@ -27,6 +27,7 @@ from core.sql import statement
 from tests.conftest import _database
 from tests.machine import million
 from tests.machine.plans import FAILED_PLAN_MS, FUNCTIONS, PLACE, Session, Spy, Visit, rolled_back
+from tests.worker_secret import SECRET
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -77,12 +78,18 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
         {"poll": ({"tasks_ready"}, 20 * 7 * 3 * 20)},
     ),
     "claim": (
-        lambda tx: queue.claim(tx, QUEUED, worker=WORKER, claim=task(1), types=TYPES),
+        lambda tx: queue.claim(tx, QUEUED, worker=WORKER, secret=SECRET, claim=task(1), types=TYPES),
         {"claim": ({PK, PLACE}, 400)},
     ),
-    "claimed_under": (lambda tx: queue.claimed_under(tx, IDS, task(1)), {"claimed_under": ({PK}, 200)}),
+    "claimed_under": (
+        lambda tx: queue.claimed_under(tx, IDS, task(1), worker=WORKER, secret=SECRET),
+        {"claimed_under": ({PK}, 200)},
+    ),
     "unclaimed": (lambda tx: queue.unclaimed(tx, IDS, TYPES), {"unclaimed": ({PK}, 200)}),
-    "beat": (lambda tx: queue.beat(tx, WORKER, free_sync=1, free_async=0), {"beat": ({"tasks_stopping"}, 200)}),
+    "beat": (
+        lambda tx: queue.beat(tx, WORKER, secret=SECRET, free_sync=1, free_async=0),
+        {"beat": ({"tasks_stopping"}, 200)},
+    ),
     "record_progress": (
         lambda tx: queue.record_progress(
             tx, [queue.Progress(id=e.id, attempt=1, claim=e.claim, fraction=0.5) for e in ENDINGS]
@@ -90,7 +97,7 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
         {"progress": ({PK}, 400)},
     ),
     "still_held": (lambda tx: queue.still_held(tx, ENDINGS), {"still_held": ({PK}, 200)}),
-    "inventory": (lambda tx: queue.inventory(tx, WORKER), {"inventory": ({"tasks_held"}, 1000)}),
+    "inventory": (lambda tx: queue.inventory(tx, WORKER, secret=SECRET), {"inventory": ({"tasks_held"}, 1000)}),
     "finish": (lambda tx: queue.finish(tx, ENDINGS), {"succeed": ({PK}, 200)}),
     "finish in another way": (
         lambda tx: queue.finish(tx, [end._replace(cause=Cause.RETRY, reason=Reason.ERROR) for end in ENDINGS]),

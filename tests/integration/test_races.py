@@ -18,6 +18,7 @@ from tests.machine import deeds
 from tests.machine.calls import Call, Fate
 from tests.machine.trail import Violation
 from tests.machine.world import CAPPED, OWNER, PLAIN, TYPES, World
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -148,7 +149,9 @@ def rescued_and_claimed_meanwhile(world: World) -> None:
 
     async def meanwhile() -> None:
         await queue.rescue(world.observer)
-        found = await queue.claim(world.observer, [task], worker=second.id, claim=world.name(), types=TYPES)
+        found = await queue.claim(
+            world.observer, [task], worker=second.id, secret=SECRET, claim=world.name(), types=TYPES
+        )
         second.held.update({item.id: item for item in found})
 
     sleep_in(world, queue.rescue, meanwhile)
@@ -254,7 +257,7 @@ def test_a_takeover_waits_for_the_open_transaction_of_the_old_leader_and_shuts_o
 def test_a_cordon_waits_for_a_claim_and_a_beat_does_not(world: World) -> None:
     worker = world.workers[0]
     late = deeds.claim(world, worker, [submitted(world)], Fate.HOLD)
-    world.run(queue.beat(world.observer, worker.id, free_sync=1, free_async=1))
+    world.run(queue.beat(world.observer, worker.id, secret=SECRET, free_sync=1, free_async=1))
     cordon = world.step(Call("cordon", lambda tx: queue.cordon(tx, [worker.id]), Fate.ACK))
     assert not cordon.done
     world.resolve(late, Fate.ACK)
@@ -270,10 +273,10 @@ def claimed_and_cordoned_meanwhile(
     worker, task = world.workers[0], submitted(world)
 
     async def claim(tx: Any) -> list[queue.Claimed]:
-        return await queue.claim(tx, [task], worker=worker.id, claim=world.name(), types=TYPES)
+        return await queue.claim(tx, [task], worker=worker.id, secret=SECRET, claim=world.name(), types=TYPES)
 
     async def meanwhile() -> None:
-        await queue.beat(world.observer, worker.id, free_sync=1, free_async=1)
+        await queue.beat(world.observer, worker.id, secret=SECRET, free_sync=1, free_async=1)
         assert await queue.cordon(world.observer, [worker.id])
 
     return list(sleep_in(world, claim, meanwhile))

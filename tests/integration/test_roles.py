@@ -28,6 +28,7 @@ from core.sql import statement
 from core.urls import for_psycopg2
 from core.verbs import electing, feeding
 from tests.conftest import _admin, _database
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -82,7 +83,8 @@ def submission(**more: Any) -> Submission:
 
 def face(worker: UUID | None = None) -> WorkerFace:
     return WorkerFace(
-        id=worker or uuid4(), name="w", queues=("default",), sync_types=("a:b",), async_types=(), sync_slots=4,
+        id=worker or uuid4(), secret=SECRET,
+        name="w", queues=("default",), sync_types=("a:b",), async_types=(), sync_slots=4,
         async_slots=0, facts={"pod": "p", "pod_uid": "u"},
     )  # fmt: skip
 
@@ -160,9 +162,9 @@ async def test_the_worker_does_its_work(url: str) -> None:
             assert await queue.register_worker(tx, face(worker))
             assert await queue.queue_concurrency(tx, "default") is None
             assert len(await queue.poll(tx, queues=["default"], types=["a:b"], limit=9)) == 4
-            held = await queue.claim(tx, ids, worker=worker, claim=claim, types=["a:b"])
+            held = await queue.claim(tx, ids, worker=worker, secret=SECRET, claim=claim, types=["a:b"])
             assert len(held) == 4
-            assert len(await queue.claimed_under(tx, ids, claim)) == 4
+            assert len(await queue.claimed_under(tx, ids, claim, worker=worker, secret=SECRET)) == 4
             await queue.unclaimed(tx, ids, ["a:b"])
         progress = [queue.Progress(id=held[0].id, attempt=1, claim=claim, fraction=0.5)]
         causes = [
@@ -174,17 +176,17 @@ async def test_the_worker_does_its_work(url: str) -> None:
             for one, (cause, reason) in zip(held, causes, strict=True)
         ]
         async with db.begin() as tx:
-            assert (await queue.beat(tx, worker, free_sync=1, free_async=0)).alive
+            assert (await queue.beat(tx, worker, secret=SECRET, free_sync=1, free_async=0)).alive
             await queue.record_progress(tx, progress)
             assert len(await queue.still_held(tx, endings)) == 4
-            assert len(await queue.inventory(tx, worker)) == 4
+            assert len(await queue.inventory(tx, worker, secret=SECRET)) == 4
             assert len(await queue.finish(tx, endings)) == 4
             assert len(await queue.ended_under(tx, endings)) == 4
             await queue.record_fenced(tx, endings)
             await queue.append_logs(tx, [queue.LogChunk(id=ids[0], attempt=1, text="more")])
         async with db.begin() as tx:
-            assert await queue.drain_worker(tx, worker)
-            await queue.retire_worker(tx, worker)
+            assert await queue.drain_worker(tx, worker, secret=SECRET)
+            await queue.retire_worker(tx, worker, secret=SECRET)
         connection = await db.own_connection()
         await connection.add_listener("taskflow_worker_x", print)
         await connection.close()
@@ -209,7 +211,7 @@ async def test_the_scheduler_does_its_work(url: str) -> None:
     worker = uuid4()
     async with as_role(url, roles.WORKER) as db, db.begin() as tx:
         await queue.register_worker(tx, face(worker))
-        held = await queue.claim(tx, ids, worker=worker, claim=uuid4(), types=["a:b"])
+        held = await queue.claim(tx, ids, worker=worker, secret=SECRET, claim=uuid4(), types=["a:b"])
     async with as_role(url, roles.SCHEDULER) as db:
         async with db.begin() as tx:
             epoch = await lead(tx, queue.LEADER)

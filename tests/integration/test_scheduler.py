@@ -33,6 +33,7 @@ from services.scheduler.ticks import (
 from tests.leading import Hand, OwnClock, leading
 from tests.lookout import happens
 from tests.system.proxy import Proxy, Toxic
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -211,7 +212,7 @@ async def test_an_unrunnable_gated_task_gives_its_permit_back_after_a_minute(
     tasks = await hand.submit(1, concurrency_key="k")
     await gates.tick(ctx)
     async with hand.db.begin() as tx:
-        await queue.retire_worker(tx, worker)
+        await queue.retire_worker(tx, worker, secret=SECRET)
     await watched(ctx, clock, 50)
     assert await sweep.tick(ctx) == 0
     await watched(ctx, clock, 20)

@@ -294,7 +294,14 @@ async def inside(home: House) -> AsyncIterator[Inside]:
     serving = asyncio.create_task(made.cordon.serve())
     async with home.database.begin() as tx:
         face = WorkerFace(
-            id=made.identity.id, name="t", queues=(), sync_types=(), async_types=(), sync_slots=1, async_slots=1
+            id=made.identity.id,
+            secret=made.identity.secret,
+            name="t",
+            queues=(),
+            sync_types=(),
+            async_types=(),
+            sync_slots=1,
+            async_slots=1,
         )
         assert await queue.register_worker(tx, face)
     yield made
@@ -325,7 +332,14 @@ async def test_what_postgresql_alone_knows_of_keeps_it_from_resting(home: House,
     """A claim whose answer, and whose reading back, were lost: the inventory gives it back first."""
     [task] = await home.submit("noop")
     async with home.database.begin() as tx:
-        [held] = await queue.claim(tx, [task], worker=inside.identity.id, claim=uuid4(), types=["tests.handlers:noop"])
+        [held] = await queue.claim(
+            tx,
+            [task],
+            worker=inside.identity.id,
+            secret=inside.identity.secret,
+            claim=uuid4(),
+            types=["tests.handlers:noop"],
+        )
         await queue.cordon(tx, [inside.identity.id])
     inside.cordon.obey(cordoned=True)
     assert inside.cordon.idle

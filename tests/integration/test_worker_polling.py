@@ -12,6 +12,7 @@ from core import queue_manager as queue
 from core.domain.ordering import PriorityType
 from core.domain.task import WorkerFace
 from services.worker.polling import Polling
+from tests.worker_secret import SECRET
 from tests.working import House, house
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Lane:
         if rows and fit:
             async with self._home.database.connection() as tx:
                 claimed = await queue.claim(
-                    tx, [row.id for row in rows], worker=self._worker, claim=uuid4(), types=[ECHO, NOOP]
+                    tx, [row.id for row in rows], worker=self._worker, secret=SECRET, claim=uuid4(), types=[ECHO, NOOP]
                 )
         self.polling.tried(rows, len(claimed), more=more)
         return [task.id for task in claimed] if fit else [row.id for row in rows]
@@ -68,7 +69,14 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 @pytest.fixture
 async def lane(home: House, time: Time) -> Lane:
     face = WorkerFace(
-        id=uuid4(), name="w", queues=("default",), sync_types=(ECHO, NOOP), async_types=(), sync_slots=9, async_slots=0
+        id=uuid4(),
+        secret=SECRET,
+        name="w",
+        queues=("default",),
+        sync_types=(ECHO, NOOP),
+        async_types=(),
+        sync_slots=9,
+        async_slots=0,
     )
     async with home.database.connection() as tx:
         await queue.register_worker(tx, face)

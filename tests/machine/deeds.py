@@ -13,6 +13,7 @@ from core.domain.task import Claimed, Ending, Moved, Reason, Submission
 from tests.machine.calls import Call, Fate
 from tests.machine.trail import hold
 from tests.machine.world import CAPPED, GATES, OWNER, PLAIN, TYPES, Worker, World
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ def claim(
         worker.lost.append((list(ids), token))
         worker.ghosts.extend(found)  # it saw the rows before the COMMIT was lost
 
-    verb = partial(queue.claim, ids=list(ids), worker=worker.id, claim=token, types=types, solo=solo)
+    verb = partial(queue.claim, ids=list(ids), worker=worker.id, secret=SECRET, claim=token, types=types, solo=solo)
     return world.step(Call("claim", verb, fate, told, unknown))
 
 
@@ -84,7 +85,7 @@ def recover(world: World, worker: Worker) -> None:
     """Read back a claim whose answer was lost."""
     if worker.lost:
         ids, token = worker.lost.pop()
-        found = world.run(queue.claimed_under(world.observer, ids, token))
+        found = world.run(queue.claimed_under(world.observer, ids, token, worker=worker.id, secret=SECRET))
         worker.held.update({task.id: task for task in found})
 
 
@@ -256,7 +257,7 @@ def bury(world: World, worker: Worker, *, seen: int | None = None) -> Call:
 def beat(world: World, place: int) -> None:
     """Beat; who learns that it is dead drops everything and comes back under a new id. It forgets no ghost."""
     worker = world.workers[place]
-    asked = world.run(queue.beat(world.observer, worker.id, free_sync=1, free_async=0))
+    asked = world.run(queue.beat(world.observer, worker.id, secret=SECRET, free_sync=1, free_async=0))
     if not asked.alive:
         world.workers[place] = world.join()
         world.workers[place].ghosts = worker.ghosts
@@ -264,7 +265,7 @@ def beat(world: World, place: int) -> None:
 
 def take_stock(world: World, worker: Worker, fate: Fate = Fate.ACK) -> Call | None:
     """Release what PostgreSQL says that a worker holds and it knows nothing of."""
-    rows = world.run(queue.inventory(world.observer, worker.id))
+    rows = world.run(queue.inventory(world.observer, worker.id, secret=SECRET))
     known = {task.claim for task in worker.held.values()}
     lost = [
         Ending(id=row.id, attempt=row.attempt, claim=row.claim, cause=Cause.RELEASE, reason=Reason.FORGOTTEN)

@@ -3,9 +3,10 @@
 MILLION = """
 insert into queues (name, max_concurrent) select 'q' || n, case n when 1 then 100 when 2 then 1000000 else 0 end
 from generate_series(0, 19) as n;
-insert into workers (id, name, state, queues, sync_types, async_types, sync_slots, async_slots)
+insert into workers (id, name, state, queues, sync_types, async_types, sync_slots, async_slots,
+                     secret_hash)
 select lpad(to_hex(n), 32, '0')::uuid, 'w' || n, case when n % 40 = 0 then 'dead' else 'alive' end, '{q0}', '{t0}',
-       '{}', 4, 0
+       '{}', 4, 0, sha256(uuid_send('00000000-0000-0000-0000-0000000005ec'))
 from generate_series(1, 200) as n;
 insert into tasks (id, seq, owner_id, type, queue, priority, payload, payload_bytes, status, gated, permit,
                    concurrency_key, scheduled_at, expires_at, attempt, claim, worker_id, started_at, finished_at,

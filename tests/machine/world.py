@@ -22,6 +22,7 @@ from core.domain.lifecycle import ENDED, RUNNING, TaskStatus
 from core.domain.task import Claimed, Ending, Submission, WorkerFace
 from tests.machine.calls import CONNECTIONS, Call, Fate, Line
 from tests.machine.trail import OWNERS, Pair, Story, hold, judge, replay
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -126,6 +127,7 @@ class World:
         worker = Worker(self.name())
         face = WorkerFace(
             id=worker.id,
+            secret=SECRET,
             name="w",
             queues=(PLAIN, CAPPED),
             sync_types=TYPES,

@@ -149,9 +149,13 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFace:
-    """How a worker introduces itself: a new `id` for every process and after every death, never the pod's name."""
+    """How a worker introduces itself: a new `id` for every process and after every death, never the pod's name.
+
+    `secret` is made with the id. Each call that acts for the worker names it, and nobody else can read it.
+    """
 
     id: UUID
+    secret: UUID
     name: str
     queues: tuple[str, ...]
     sync_types: tuple[str, ...]

@@ -1,6 +1,6 @@
 -- Claim QUEUED tasks for a worker: the only way into IN_PROGRESS.
 -- $1 ids, in the order wanted  $2 worker  $3 claim  $4 types it can run  $5 most payload bytes  $6 whole worker free
--- $7 worker deaths from which on a task wants a whole worker
+-- $7 worker deaths from which on a task wants a whole worker  $8 the worker's secret
 -- The lateral look-up stays on the primary key whatever the statistics say, and so does `= any (array[...])`: no merge
 -- order can be made of it, which is what tempts the planner to walk the whole key of a table it believes empty. The
 -- other statements write it for the same reason. SKIP LOCKED: a row that another transaction is moving is not waited
@@ -10,7 +10,7 @@
 -- The worker's row is locked in the one mode that a cordon waits for and a beat does not: once a cordon is committed, no
 -- claim that it did not see can follow.
 with free as (
-    select from workers where id = $2 and state = 'alive' for key share
+    select from workers where id = $2 and state = 'alive' and secret_hash = sha256(uuid_send($8)) for key share
 ),
 wanted as (
     select wanted.id, wanted.place

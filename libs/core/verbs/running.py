@@ -85,6 +85,7 @@ async def claim(
     ids: Sequence[UUID],
     *,
     worker: UUID,
+    secret: UUID,
     claim: UUID,
     types: Sequence[str],
     most_bytes: int = MOST_CLAIM_BYTES,
@@ -92,17 +93,20 @@ async def claim(
 ) -> list[Claimed]:
     """Claim what is still QUEUED of `ids` for `worker`, in that order, up to `most_bytes` of payload.
 
-    `claim` is random and known to the caller before it asks, so that a lost answer can be read back. `solo` says
-    that the worker is empty and will stay so: only then tasks that want a whole worker are given.
+    `secret` is the one that the worker registered with. `claim` is random and known to the caller before it asks, so
+    that a lost answer can be read back. `solo` says that the worker is empty and will stay so: only then tasks that
+    want a whole worker are given.
     """
-    found = await tx.fetch(call("claim"), list(ids), worker, claim, list(types), most_bytes, solo, FREE_WORKER_DEATHS)
+    found = await tx.fetch(
+        call("claim"), list(ids), worker, claim, list(types), most_bytes, solo, FREE_WORKER_DEATHS, secret
+    )
     claimed = {task.id: task for task in rows.claimed(found, claim)}
     return [claimed.pop(task) for task in ids if task in claimed]  # once each, however often it was hinted
 
 
-async def claimed_under(tx: Tx, ids: Sequence[UUID], claim: UUID) -> list[Claimed]:
-    """Return what of `ids` is held under `claim`, after the answer to a claim was lost."""
-    return rows.claimed(await tx.fetch(call("claimed_under"), list(ids), claim), claim)
+async def claimed_under(tx: Tx, ids: Sequence[UUID], claim: UUID, *, worker: UUID, secret: UUID) -> list[Claimed]:
+    """Return what of `ids` a worker holds under `claim`, after the answer to a claim was lost."""
+    return rows.claimed(await tx.fetch(call("claimed_under"), list(ids), claim, worker, secret), claim)
 
 
 async def session_lives(tx: Tx, pid: int) -> bool:
@@ -117,9 +121,9 @@ async def unclaimed(tx: Tx, ids: Sequence[UUID], types: Sequence[str]) -> dict[U
     return {task: reasons.get(task, Why.GONE) for task in ids}
 
 
-async def beat(tx: Tx, worker: UUID, *, free_sync: int, free_async: int) -> Asked:
+async def beat(tx: Tx, worker: UUID, *, secret: UUID, free_sync: int, free_async: int) -> Asked:
     """Tell that `worker` lives. Run it on a connection of its own."""
-    found = await tx.fetch(call("beat"), worker, free_sync, free_async)
+    found = await tx.fetch(call("beat"), worker, free_sync, free_async, secret)
     if not found:
         return Asked(alive=False)
     return Asked(
@@ -142,9 +146,9 @@ async def record_progress(tx: Tx, progress: Sequence[Progress]) -> None:
     )
 
 
-async def inventory(tx: Tx, worker: UUID) -> list[Held]:
+async def inventory(tx: Tx, worker: UUID, *, secret: UUID) -> list[Held]:
     """Return what PostgreSQL says that `worker` runs."""
-    found = await tx.fetch(call("inventory"), worker)
+    found = await tx.fetch(call("inventory"), worker, secret)
     return [
         Held(id=row["id"], attempt=row["attempt"], claim=row["claim"], status=TaskStatus(row["status"]))
         for row in found

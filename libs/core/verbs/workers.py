@@ -9,7 +9,7 @@ import msgspec
 
 from core.domain.task import WorkerFace
 from core.pool import Tx
-from core.sql import call, statement
+from core.sql import call, digest, statement
 
 DEATH_SECONDS = 30 * 86400.0  # why a worker died is told with its attempts, which are looked at for weeks
 
@@ -36,7 +36,7 @@ class WorkerRow:
 
 
 async def register_worker(tx: Tx, face: WorkerFace) -> bool:
-    """Introduce a worker, or renew what it can run; False when this id is dead already."""
+    """Introduce a worker, or renew what it can run; False when this id is dead already, or is another's."""
     state = await tx.fetchval(
         call("worker_register"),
         face.id,
@@ -49,18 +49,20 @@ async def register_worker(tx: Tx, face: WorkerFace) -> bool:
         face.build,
         face.pid,
         msgspec.json.encode(face.facts).decode(),
+        face.secret,
+        digest(),
     )
     return state is not None
 
 
-async def drain_worker(tx: Tx, worker: UUID) -> bool:
+async def drain_worker(tx: Tx, worker: UUID, *, secret: UUID) -> bool:
     """Let a worker leave: it keeps what it runs and claims nothing more, for ever. False when it is dead already."""
-    return await tx.fetchval(call("worker_state"), worker, "draining") is not None
+    return await tx.fetchval(call("worker_state"), worker, "draining", secret) is not None
 
 
-async def retire_worker(tx: Tx, worker: UUID) -> None:
+async def retire_worker(tx: Tx, worker: UUID, *, secret: UUID) -> None:
     """Mark a worker dead at its clean exit; what it still held is rescued."""
-    await tx.fetchval(call("worker_state"), worker, "dead")
+    await tx.fetchval(call("worker_state"), worker, "dead", secret)
 
 
 async def mark_dead(tx: Tx, worker: UUID, beat_seq: int) -> bool:

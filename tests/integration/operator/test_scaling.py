@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from core import queue_manager as queue
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from tests.integration.operator.world import World
@@ -119,7 +120,7 @@ async def test_a_busy_worker_stays_while_the_others_go(world: World) -> None:
     started = await world.start_pods()
     busy = next(iter(world.workers.values()))
     async with world.db.begin() as tx:
-        assert await queue.claim(tx, tasks[:1], worker=busy, claim=uuid4(), types=["a:b"])
+        assert await queue.claim(tx, tasks[:1], worker=busy, secret=SECRET, claim=uuid4(), types=["a:b"])
     await world.rows("update tasks set status = 'COMPLETED', finished_at = now() where status = 'QUEUED'")
     await world.tick(4)
     states = await world.states()

@@ -23,6 +23,7 @@ from services.operator.loop import ScalingLoop
 from services.operator.policy import Rules
 from tests.integration.operator.api_server import ApiServer
 from tests.leading import OwnClock
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -185,7 +186,8 @@ class World:
         template = about["labels"].get("taskflow.dev/template-hash")
         worker = uuid4()
         face = WorkerFace(
-            id=worker, name=about["name"], queues=(name,), sync_types=types, async_types=(), sync_slots=4,
+            id=worker, secret=SECRET,
+            name=about["name"], queues=(name,), sync_types=types, async_types=(), sync_slots=4,
             async_slots=0, facts={**facts, "template": template} if template else facts,
         )  # fmt: skip
         async with self.db.begin() as tx:
