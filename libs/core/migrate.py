@@ -141,6 +141,13 @@ def main(arguments: Sequence[str] = ()) -> int:
     pid1.end_on_sigterm()
     parser = argparse.ArgumentParser(prog="python -m core.migrate", description="bring the database to this schema")
     parser.add_argument("--wait", action="store_true", help="change nothing, wait until another process has done it")
+    parser.add_argument(
+        "--worker-rights",
+        type=roles.WorkerRights,
+        choices=list(roles.WorkerRights),
+        help="then leave taskflow_worker its functions only, or give it back the rights on tables that workers of"
+        " earlier versions need; `functions` is refused while such a worker lives (default: leave as it is)",
+    )
     parser.add_argument("--seconds", type=float, default=600.0, help="how long to wait (%(default).0f)")
     asked = parser.parse_args(arguments)
     try:
@@ -151,6 +158,9 @@ def main(arguments: Sequence[str] = ()) -> int:
         if _upgraded(settings.database_url):
             _grant()
         _make_administrator()
+        if asked.worker_rights is not None:
+            roles.set_worker_rights(settings.database_url, asked.worker_rights)
+            _tell(f"{roles.WORKER} has its {asked.worker_rights.value}")
     except SettingError as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,16 +2,30 @@
 
 Who breaks into a worker finds no users and no keys; who breaks into the API makes no administrator and no leader. The
 tables belong to the role that migrates. tests/integration/test_roles.py logs in as each role and runs what it runs.
+
+A worker of today calls functions and needs no right on a table. Workers of earlier versions use the tables, so their
+rights are taken in a second step: at once where an installation begins, elsewhere by `set_worker_rights`.
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
 from typing import Final, TypeAlias
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from core import functions
+from core.errors import Conflict
 from core.urls import for_psycopg2
+
+
+class WorkerRights(StrEnum):
+    """What the workers' role may do: run statements on its tables, as earlier versions do, or call functions only."""
+
+    TABLES = "tables"
+    FUNCTIONS = "functions"
+
 
 API: Final = "taskflow_api"
 SCHEDULER: Final = "taskflow_scheduler"
@@ -100,13 +114,21 @@ RIGHTS: Final[Mapping[str, Rights]] = {
 _SEQUENCES = frozenset({"task_seq", "task_event_seq"})
 
 
-def statements(role: str) -> Iterator[str]:
-    """Yield what gives `role` its rights, and takes from it whatever it had beside them."""
+# Workers of earlier versions register without naming the functions that they call.
+_OLDER: Final = "select name from workers where functions is null and state <> 'dead' order by name"
+
+
+def statements(role: str, worker_rights: WorkerRights = WorkerRights.TABLES) -> Iterator[str]:
+    """Yield what gives `role` its rights, and takes from it whatever it had beside them.
+
+    The functions that workers call are not among them: they have names that only the database knows.
+    """
     yield f"revoke all on all tables in schema public from {role}"
     yield f"revoke all on all sequences in schema public from {role}"
     yield f"revoke all on all functions in schema public from {role}"
     yield f"grant usage on schema public to {role}"
-    for name, rights in RIGHTS[role].items():
+    on_tables = {} if role == WORKER and worker_rights is WorkerRights.FUNCTIONS else RIGHTS[role]
+    for name, rights in on_tables.items():
         kind = "sequence" if name in _SEQUENCES else "table"
         yield f"grant {', '.join(rights)} on {kind} public.{name} to {role}"
     if role == API:
@@ -120,21 +142,50 @@ def grant(url: str) -> list[str]:
 
     Safe to repeat, and from several processes at once. The login at `url` must own the tables.
     """
+    with _locked(url) as connection:
+        return _grant(connection)
+
+
+def set_worker_rights(url: str, rights: WorkerRights) -> None:
+    """Take the rights on tables from the workers' role, or give them back, in one transaction.
+
+    Raises Conflict while a worker of an earlier version lives: its endings would be refused, and then dropped.
+    """
+    with _locked(url) as connection:
+        if rights is WorkerRights.FUNCTIONS:
+            # A worker that registers meanwhile waits for this transaction, and is refused afterwards.
+            connection.execute(text("lock table workers in share row exclusive mode"))
+            if older := connection.scalars(text(_OLDER)).all():
+                message = f"{len(older)} workers of an earlier version still run: {', '.join(older[:5])}"
+                raise Conflict(message, fix="replace them with workers of this version, then run this again")
+        connection.execute(
+            text("update installation set value = :rights where name = 'worker_rights'"), {"rights": rights.value}
+        )
+        _grant(connection)
+
+
+@contextmanager
+def _locked(url: str) -> Iterator[Connection]:
     engine = create_engine(for_psycopg2(url), poolclass=NullPool, connect_args={"connect_timeout": 10})
     try:
         with engine.begin() as connection:
             first, second = functions.LOCK
+            connection.execute(text("set local lock_timeout = '10s'"))
             connection.execute(text("select pg_advisory_xact_lock(:a, :b)"), {"a": first, "b": second})
-            found = connection.scalars(
-                text("select rolname from pg_roles where rolname = any (:names) order by rolname"),
-                {"names": list(RIGHTS)},
-            ).all()
-            for role in found:
-                for statement in statements(role):
-                    connection.exec_driver_sql(statement)
-            if WORKER in found:
-                for signature in functions.signatures(connection):
-                    connection.exec_driver_sql(f"grant execute on function {signature} to {WORKER}")
+            yield connection
     finally:
         engine.dispose()
+
+
+def _grant(connection: Connection) -> list[str]:
+    recorded = connection.scalar(text("select value from installation where name = 'worker_rights'"))
+    found = connection.scalars(
+        text("select rolname from pg_roles where rolname = any (:names) order by rolname"), {"names": list(RIGHTS)}
+    ).all()
+    for role in found:
+        for statement in statements(role, WorkerRights(recorded)):
+            connection.exec_driver_sql(statement)
+    if WORKER in found:
+        for signature in functions.signatures(connection):
+            connection.exec_driver_sql(f"grant execute on function {signature} to {WORKER}")
     return list(found)

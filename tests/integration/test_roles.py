@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -16,7 +13,6 @@ from sqlalchemy.orm import Session
 
 from core import accounts, auth, config, housekeeping, limits, lookups, migrate, roles, search
 from core import queue_manager as queue
-from core.database import Database
 from core.domain.events import EventType
 from core.domain.feeding import Ask
 from core.domain.gates import GateKey
@@ -27,15 +23,9 @@ from core.domain.task import Ending, Reason, Submission, WorkerFace
 from core.sql import statement
 from core.urls import for_psycopg2
 from core.verbs import electing, feeding
-from tests.conftest import _admin, _database
+from tests.integration.conftest import as_role, login
 from tests.worker_secret import SECRET
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from core.embedded import Servers
-
-PASSWORD = secrets.token_hex(8)
 TABLES = (
     "alembic_version", "api_keys", "function_sets", "idempotency_keys", "installation", "leader", "leases",
     "login_tries", "queue_types", "queues", "ready_floors", "task_events", "task_logs", "tasks", "users",
@@ -44,37 +34,9 @@ TABLES = (
 LAST_PARTITION = "select 'task_events_' || to_char((clock_timestamp() at time zone 'UTC')::date + 3, 'YYYYMMDD')"
 
 
-@pytest.fixture(scope="module")
-def server(postgres: Servers) -> Servers:
-    """The run's PostgreSQL with the four roles. They belong to the server: other tests may meet them, so they stay."""
-    for role in roles.RIGHTS:
-        _admin(
-            postgres,
-            f"do $$ begin create role {role}; exception when duplicate_object then null; end $$",
-            f"alter role {role} login nosuperuser password '{PASSWORD}'",
-        )
-    return postgres
-
-
 @pytest.fixture
-def url(server: Servers, template: str) -> Iterator[str]:
-    with _database(server, template) as made:
-        assert roles.grant(made) == sorted(roles.RIGHTS)
-        yield made
-
-
-def login(url: str, role: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"{role}:{PASSWORD}@{parts.netloc.rpartition('@')[2]}"))
-
-
-@asynccontextmanager
-async def as_role(url: str, role: str) -> AsyncIterator[Database]:
-    async with Database(login(url, role), name=f"as {role}") as db:
-        async with db.connection() as tx:
-            assert await tx.fetchval("select current_user") == role
-            assert not await tx.fetchval("select rolsuper from pg_roles where rolname = current_user")
-        yield db
+def url(url_with_roles: str) -> str:
+    return url_with_roles
 
 
 def submission(**more: Any) -> Submission:
