@@ -37,6 +37,16 @@ def echo(value: Any = None) -> Any:
     return value
 
 
+@task(initial=0.0)
+async def acancel_all(seconds: float = 0.0) -> None:
+    """Cancel every asyncio task of the process, this one included; with 0 s before others take their first step."""
+    if seconds:
+        await asyncio.sleep(seconds)
+    for one in asyncio.all_tasks():
+        one.cancel()
+    await asyncio.sleep(60)
+
+
 @task
 async def aecho(value: Any = None) -> Any:
     """Give back what came."""

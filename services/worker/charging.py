@@ -23,7 +23,10 @@ MOST_RESULT = 1024 * 1024  # bytes of JSON; the child keeps to it, and is not be
 
 
 class Kind(StrEnum):
-    """How an attempt ended. The first six and RELEASED are a child's words, the others the supervisor finds itself."""
+    """How an attempt ended.
+
+    The first six, SUSPECT and RELEASED are a child's words; the others, and SUSPECT too, the supervisor finds itself.
+    """
 
     RETURNED = "returned"
     RAISED = "raised"

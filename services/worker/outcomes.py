@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 _WORDS: Final = {
     kind.value: kind
-    for kind in (Kind.RETURNED, Kind.RAISED, Kind.TIMED_OUT, Kind.CANCELLED, Kind.LATER, Kind.REJECTED, Kind.RELEASED)
-}
+    for kind in (
+        Kind.RETURNED, Kind.RAISED, Kind.TIMED_OUT, Kind.CANCELLED, Kind.LATER, Kind.REJECTED, Kind.RELEASED,
+        Kind.SUSPECT,
+    )
+}  # fmt: skip
 
 
 def logs_of(job: Job, more: str = "") -> str:
@@ -28,10 +31,16 @@ def of_done(job: Job, done: wire.Done) -> Outcome:
     kind = _WORDS.get(done.kind, Kind.RAISED)
     if kind is Kind.CANCELLED and job.asked != "user":
         kind = Kind.RELEASED
+    company = 1
+    if kind is Kind.SUSPECT:
+        # Smaller each time, whatever the child says: at last the task is alone, and then it is its own failure.
+        company = min(done.company, job.task.isolation or done.company)
+        kind = Kind.SUSPECT if company > 1 else Kind.RAISED
     error = None
     if done.error_type:
         error = ErrorInfo(type=done.error_type, message=done.message, traceback=done.traceback)
-    return Outcome(kind, done.result, error, done.fatal, done.later, logs_of(job, done.logs), done.seconds)
+    logs = logs_of(job, done.logs)
+    return Outcome(kind, done.result, error, done.fatal, done.later, logs, done.seconds, company)
 
 
 def of_death(child: Child, *, kernel: bool) -> list[tuple[Job, Outcome]]:

@@ -53,6 +53,35 @@ def test_a_handler_knows_its_task_and_attempt(shared: Kid) -> None:
     assert (said["id"], said["attempt"]) == (str(uuid.UUID(bytes=key[0])), 7)
 
 
+def ends(kid: Kid, keys: list[tuple[bytes, int]]) -> list[tuple[str, int]]:
+    """How attempts ended, and in what company."""
+    return [(done.kind, done.company) for done in map(kid.done, keys)]
+
+
+def test_a_cancel_that_nobody_asked_for_is_a_failure_of_a_task_that_is_alone(shared: Kid) -> None:
+    done = shared.done(shared.run("acancel_all"))
+    assert (done.kind, done.error_type) == ("raised", "asyncio.exceptions.CancelledError")
+
+
+def test_tasks_that_were_cancelled_by_one_of_them_are_suspects_in_the_same_company(shared: Kid) -> None:
+    keys = [shared.run("asleep", seconds=60) for _ in range(5)]
+    keys.append(shared.run("acancel_all", seconds=0.2))
+    assert ends(shared, keys) == [("suspect", 6)] * 6
+    assert value(shared.done(shared.run("aecho", value=1))) == 1
+
+
+def test_a_task_that_is_cancelled_before_its_first_step_is_given_back(shared: Kid) -> None:
+    kinds = [("acancel_all", b"{}"), *[("asleep", b'{"seconds": 60}')] * 5]
+    runs = [wire.Run(uuid.uuid4().bytes, 1, f"tests.handlers:{name}", said, None, None) for name, said in kinds]
+    shared.send(*runs)
+    keys = [(run.id, run.attempt) for run in runs]
+    assert ends(shared, keys[:1]) == [("raised", 1)]
+    if sys.version_info >= (3, 12):  # there, each takes its first step as soon as it is sent
+        shared.send(*(wire.Cancel(*key) for key in keys[1:]))
+        return
+    assert ends(shared, keys[1:]) == [("released", 1)] * 5
+
+
 @pytest.mark.parametrize("which", ["object", "nan", "nul", "surrogate", "huge", "set"])
 def test_a_result_that_cannot_be_kept_is_rejected_with_a_sentence(shared: Kid, which: str) -> None:
     done = shared.done(shared.run("odd_result", which=which))

@@ -72,6 +72,7 @@ BAD = {
     "die": ({"code": 7}, "QUARANTINED", 0, 2, "Crashed"),
     "adie": ({"after": 0.2}, "QUARANTINED", 0, 2, "Crashed"),
     "segfault": ({}, "QUARANTINED", 0, 2, "Crashed"),
+    "acancel_all": ({"seconds": 0.2}, "FAILED", 3, 0, "asyncio.exceptions.CancelledError"),
 }
 
 

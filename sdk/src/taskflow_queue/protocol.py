@@ -131,9 +131,10 @@ class Done(Message, frozen=True):
     """How an attempt ended.
 
     `kind` is returned, raised, timed_out, cancelled, later (RetryLater), rejected (its result cannot be kept),
-    released (a sync task that was recalled before it began) or out_of_memory (it ran into the wall of its process,
-    which is of no use any more).
-    `fatal` says that give_up_on or retry_on forbid another attempt; `seconds` is how long the handler ran.
+    released (a task that had not begun), suspect (something in this process cancelled it, and nobody had asked for
+    that) or out_of_memory (it ran into the wall of its process, which is of no use any more).
+    `fatal` says that give_up_on or retry_on forbid another attempt; `seconds` is how long the handler ran; `company` is
+    how many tasks may have cancelled a suspect, itself included.
     """
 
     id: bytes
@@ -147,6 +148,7 @@ class Done(Message, frozen=True):
     later: float | None = None
     logs: str = ""
     seconds: float = 0.0
+    company: int = 1
 
 
 class Progress(Message, frozen=True):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from taskflow_queue import calls
+from taskflow_queue import runner_outcomes as outcomes
 from taskflow_queue.context import running
 from taskflow_queue.errors import SoftTimeout
 
@@ -37,11 +38,13 @@ class AsyncLane:
     ) -> None:
         """`slots`: how many run at once. `mark` takes the place of a task, and `began` the task, before it starts."""
         self._loop = loop
-        self._free = slots
+        self._slots = self._free = slots
         self._mark = mark
         self._began = began
         self._ended = ended
         self._came = 0
+        self._begun = 0  # the place of the one that started last
+        self._suspects = 0, 0  # after a cancel that nobody asked for: the last place that it may concern, and how many
         self._waiting: deque[tuple[int, Attempt]] = deque()
         self._woken = False
 
@@ -62,10 +65,13 @@ class AsyncLane:
     def _start(self, place: int, attempt: Attempt) -> None:
         """From Python 3.12 on, the first step is run at once."""
         self._free -= 1
+        self._begun = place
         self._mark(place)
         self._began(attempt)
         running.set(attempt.context)  # the asyncio task takes a copy of this context
-        attempt.asyncio_task = asyncio.Task(self._guard(attempt), loop=self._loop, **_EAGER)
+        guard = self._guard(attempt, place)
+        guard.send(None)  # into its `try`: a task that is cancelled before its first step still tells its end
+        attempt.asyncio_task = asyncio.Task(guard, loop=self._loop, **_EAGER)
 
     def _go_on(self) -> None:
         self._woken = False
@@ -82,10 +88,11 @@ class AsyncLane:
         attempt.softly = True
         self.stop(attempt)
 
-    async def _guard(self, attempt: Attempt) -> None:
+    async def _guard(self, attempt: Attempt, place: int) -> None:
         """Run the handler and tell its end; nothing leaves this coroutine, whatever the handler raises."""
-        attempt.begin()
         try:
+            await _first_step()
+            attempt.begin()
             if attempt.stopped is not None:
                 raise asyncio.CancelledError  # noqa: TRY301 - the same end as a cancel a moment later
             args, kwargs = calls.arguments(_decode(attempt.run.payload))
@@ -93,12 +100,31 @@ class AsyncLane:
             value = await (coroutine if attempt.run.soft_timeout is None else _steered(coroutine, attempt))
             done = attempt.returned(value)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: the child outlives what a handler raises
-            done = attempt.failed(error)
+            done = self._failed(attempt, place, error)
         self._free += 1
         if self._waiting and not self._woken:
             self._woken = True
             self._loop.call_soon(self._go_on)
         self._ended(attempt, done)
+
+    def _failed(self, attempt: Attempt, place: int, error: BaseException) -> Done:
+        """Return the Done of an attempt that raised; a cancel that nobody asked for may be another task's doing."""
+        if attempt.stopped is not None or not isinstance(error, asyncio.CancelledError):
+            return attempt.failed(error)
+        if not attempt.started:
+            return outcomes.released(attempt.run)
+        last, company = self._suspects
+        now = self._slots - self._free
+        if now > 1 and (place > last or now > company):
+            self._suspects = last, company = self._begun, now
+        # Those that one handler cancelled end one after the other: the last of them had as much company as the first.
+        return attempt.failed(error) if place > last else outcomes.suspect(attempt.failed(error), company)
+
+
+@types.coroutine
+def _first_step() -> Generator[None, Any, None]:
+    """Stop once, before anything is done."""
+    yield
 
 
 @types.coroutine

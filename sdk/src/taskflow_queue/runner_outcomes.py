@@ -11,6 +11,8 @@ import re
 import traceback
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from taskflow_queue import calls
 from taskflow_queue.errors import Cancelled, RetryLater, SoftTimeout, TimedOut
 from taskflow_queue.protocol import MOST_MESSAGE, MOST_RESULT, MOST_TRACEBACK, Done, Run
@@ -96,8 +98,14 @@ def failed(
 
 
 def released(run: Run) -> Done:
-    """Return the Done of a task that was recalled before it began."""
+    """Return the Done of a task that had not begun."""
     return Done(run.id, run.attempt, "released")
+
+
+def suspect(failed: Done, company: int) -> Done:
+    """Return the Done of a task that was cancelled though nobody asked for it; one of `company` tasks did that."""
+    message = f"it was cancelled and nobody had asked for that; one of {company} tasks in its process did it"
+    return msgspec.structs.replace(failed, kind="suspect", message=message, company=company)
 
 
 def refused(run: Run, message: str, *, fatal: bool) -> Done:
