@@ -142,6 +142,7 @@ class Metrics:
     worker_slots: Gauge
     workers: Gauge
     leader: Gauge
+    namespace_served: Gauge
     dispatch_loop_seconds: Histogram
     redis_rebuilds_total: Counter
     redis_errors_total: Counter
@@ -184,6 +185,9 @@ def metrics() -> Metrics:
         worker_slots=gauge("worker_slots", "Slots of this worker.", "state"),
         workers=gauge("workers", "Worker processes, as the leader sees them.", "state"),
         leader=gauge("leader", "1 while this process leads.", "component"),
+        namespace_served=gauge(
+            "operator_namespace_served", "1 while the operator can list this namespace, else 0.", "namespace"
+        ),
         dispatch_loop_seconds=histogram(
             "dispatch_loop_seconds", "One round of a leader's loop.", "tick", buckets=_SHORT
         ),

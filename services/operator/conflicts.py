@@ -27,37 +27,53 @@ class Rivals:
 
     def __init__(self, cluster: Cluster, clock: Clock, namespaces: Sequence[str | None]) -> None:
         self._cluster, self._clock, self._namespaces = cluster, clock, namespaces
-        self._found: dict[tuple[str, str], str] = {}
+        # By kind and namespace, because what cannot be read in one place says nothing about another.
+        self._found: dict[tuple[Kind, str | None], dict[tuple[str, str], str]] = {}
         self._looked = float("-inf")
-        self._absent: set[Kind] = set()
+        self._absent: set[tuple[Kind, str | None]] = set()
 
     async def refresh(self) -> None:
         """Look again when it is time. What cannot be read is taken as it was."""
         if self._clock.monotonic() - self._looked < EVERY_SECONDS:
             return
         self._looked = self._clock.monotonic()
-        found: dict[tuple[str, str], str] = {}
-        for kind in _WORDS:
-            try:
-                for namespace in self._namespaces:
-                    for rival in await self._cluster.items(kind, namespace):
-                        if target := _target(rival):
-                            found[target] = (
-                                f"{_WORDS[kind]} {rival['metadata']['name']} sets the replicas of {target[1]}"
-                            )
-                self._absent.discard(kind)
-            except (NotFound, Forbidden) as unread:  # KEDA is not installed, or nobody let us look
-                if kind not in self._absent:
-                    log.info("autoscalers of a kind cannot be read", kind=kind.plural, why=str(unread))
-                self._absent.add(kind)
-            except TaskFlowError as away:
-                log.warning("autoscalers could not be read", kind=kind.plural, error=str(away))
-                return
-        self._found = found
+        for namespace in self._namespaces:
+            for kind in _WORDS:
+                if not await self._look(kind, namespace):
+                    break
+
+    async def _look(self, kind: Kind, namespace: str | None) -> bool:
+        """Read one kind in one namespace; False when the API server does not answer for it."""
+        place = (kind, namespace)
+        try:
+            rivals = await self._cluster.items(kind, namespace)
+        except NotFound as absent:  # KEDA is not installed
+            self._found.pop(place, None)
+            self._say_absent(place, absent)
+        except Forbidden as refused:  # nobody let us look: whether what was there is still there is not known
+            self._say_absent(place, refused)
+        except TaskFlowError as away:
+            log.warning("autoscalers could not be read", kind=kind.plural, namespace=namespace or "*", error=str(away))
+            return False
+        else:
+            self._absent.discard(place)
+            self._found[place] = {
+                target: f"{_WORDS[kind]} {rival['metadata']['name']} sets the replicas of {target[1]}"
+                for rival in rivals
+                if (target := _target(rival))
+            }
+        return True
+
+    def _say_absent(self, place: tuple[Kind, str | None], why: TaskFlowError) -> None:
+        if place not in self._absent:
+            kind, namespace = place
+            log.info("autoscalers of a kind cannot be read", kind=kind.plural, namespace=namespace or "*", why=str(why))
+        self._absent.add(place)
 
     def of(self, namespace: str, deployment: str) -> str:
         """A sentence on who else sets this Deployment's replicas; "" for nobody."""
-        rival = self._found.get((namespace, deployment))
+        targets = (found.get((namespace, deployment)) for found in self._found.values())
+        rival = next(filter(None, targets), "")
         return f"{rival}; aim it at the TaskQueue and use mode External, or remove it" if rival else ""
 
 

@@ -11,37 +11,50 @@ from typing import TYPE_CHECKING, Final
 
 from core import telemetry
 from core.errors import Conflict, Invalid, NotFound, TaskFlowError
+from core.pool import heed_cancel
 from services.operator.cluster import TASKQUEUES, Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from core.clock import Clock
+
 NAME: Final = "default"
+AGAIN_SECONDS: Final = 10.0
 log = telemetry.get_logger("operator")
 
 
-async def ensure(cluster: Cluster, namespace: str, spec: str) -> bool:
-    """Make the default TaskQueue of `spec` (JSON, or "" for none) if there is none; True when it was made.
+async def ensure(cluster: Cluster, namespace: str, spec: str, clock: Clock) -> None:
+    """Make the default TaskQueue of `spec` (JSON, or "" for none) if there is none.
 
-    A spec that the API server refuses is logged, and the operator goes on without.
+    While the API server does not let us, it is tried again. A spec that the server refuses is logged, and the operator
+    goes on without.
     """
-    if not spec or not namespace:
-        return False
+    said = ""
+    while spec and namespace:
+        try:
+            if await _made(cluster, namespace, spec):
+                log.info("the default TaskQueue was made", namespace=namespace)
+            return
+        except (Invalid, ValueError) as refused:
+            log.error("the default TaskQueue cannot be made", error=str(refused))  # noqa: TRY400 - a sentence, no trace
+            return
+        except TaskFlowError as away:
+            if str(away) != said:
+                log.warning("the default TaskQueue cannot be made, trying again", error=str(away), namespace=namespace)
+            said = str(away)
+        heed_cancel()
+        await clock.sleep(AGAIN_SECONDS)
+
+
+async def _made(cluster: Cluster, namespace: str, spec: str) -> bool:
+    """Make it unless it is there; True when it was made. Raises what the API server says."""
     try:
         await cluster.get(TASKQUEUES, namespace, NAME)
-        return False
     except NotFound:
-        pass
-    except TaskFlowError as away:
-        log.warning("nobody can tell whether there is a default TaskQueue", error=str(away))
-        return False
-    try:
         await cluster.apply(TASKQUEUES, _manifest(namespace, spec))
-    except (TaskFlowError, ValueError) as refused:
-        log.error("the default TaskQueue cannot be made", error=str(refused))  # noqa: TRY400 - a sentence, no trace
-        return False
-    log.info("the default TaskQueue was made", namespace=namespace)
-    return True
+        return True
+    return False
 
 
 def _manifest(namespace: str, spec: str) -> dict[str, object]:
@@ -57,9 +70,16 @@ def _manifest(namespace: str, spec: str) -> dict[str, object]:
 
 
 async def probe(cluster: Cluster, namespaces: Sequence[str | None]) -> None:
-    """Find out whether TaskQueues can be listed. Raises what the API server says when not."""
+    """Find out whether TaskQueues can be listed in any namespace. Raises what the API server says last when not."""
+    last: TaskFlowError | None = None
     for namespace in namespaces:
         try:
             await cluster.items(TASKQUEUES, namespace)
         except Conflict:  # a list that aged while it was read: it can be listed
-            continue
+            return
+        except TaskFlowError as refused:
+            last = refused
+        else:
+            return
+    if last is not None:
+        raise last

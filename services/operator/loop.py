@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from core import queue_manager as queue
 from core import telemetry
-from core.errors import Conflict, Deposed, NotFound, TaskFlowError, Unavailable
+from core.errors import Deposed, TaskFlowError, Unavailable
 from core.pool import heed_cancel
 from services.operator import looking, reporting
 from services.operator.cluster import PODS, TASKQUEUES, Json, Kind
 from services.operator.deaths import DeathNotes
 from services.operator.desk import Desk, Facts, Seen
-from services.operator.kopf_app import OURS
-from services.operator.mirror import KINDS, Mirror
+from services.operator.listing import NamespaceLists
+from services.operator.mirror import Mirror
 from services.operator.observe import workers_by_pod
 from services.operator.reconcile import reconcile
 from services.operator.spec import TaskQueueSpec, queue_name
@@ -28,7 +28,6 @@ from services.operator.spec import TaskQueueSpec, queue_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-RELIST_SECONDS: Final = 600.0
 QUEUE_SECONDS: Final = 30.0  # for one TaskQueue in one tick; each of its requests has a shorter bound
 SOON_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.2  # what changes together is looked at together
@@ -47,19 +46,25 @@ class ScalingLoop:
         self._deaths = DeathNotes()
         self.mirror = Mirror(self._heard)
         self._desk = desk(self.mirror)
-        self._namespaces, self._poll = namespaces, poll
+        self.lists = NamespaceLists(self._desk.cluster, self.mirror, self._desk.clock, namespaces)
+        self._poll = poll
         self._seen: dict[str, Seen] = {}
         self._gone: OrderedDict[str, str] = OrderedDict()  # uid of a TaskQueue that is no more, and its queue
-        self._listed = float("-inf")
+        self._unchecked: set[str | None] = set()  # namespaces that were listed, and not yet compared with PostgreSQL
         self.moved_at = self._desk.clock.monotonic()
 
     def wake(self) -> None:
         """Come round soon."""
         self._wake.set()
 
+    def renew(self, namespace: str | None) -> None:
+        """List a namespace anew, soon: something may have been missed there."""
+        self.lists.renew(namespace)
+        self.wake()
+
     def still(self) -> bool:
         """Tell whether the loop stands still, for the probe."""
-        return self._desk.clock.monotonic() - self.moved_at > STILL_SECONDS
+        return self._desk.clock.monotonic() - max(self.moved_at, self.lists.moved_at) > STILL_SECONDS
 
     async def run(self) -> None:
         """Tick until cancelled. Raises Deposed when the term is over."""
@@ -80,13 +85,16 @@ class ScalingLoop:
             heed_cancel()
             self.moved_at = self._desk.clock.monotonic()
             pause = min(self._poll * 2.0 ** min(failures, 5), _MOST_BACKOFF) if failures else self._poll
-            await self._rest(min(SOON_SECONDS, pause) if soon else pause)
+            await self._rest(min(SOON_SECONDS if soon else pause, pause, self.lists.seconds_left()))
 
     async def tick(self) -> bool:
         """Go once round all TaskQueues; True when something is under way. Raises Deposed, Unavailable."""
-        await self._relist()
+        self._unchecked.update(await self.lists.refresh())
+        await self._find_gone()
         await self._desk.rivals.refresh()
-        taskqueues = self.mirror.all(TASKQUEUES)
+        everything = self.mirror.all(TASKQUEUES)
+        # In a namespace that cannot be listed, nothing is decided on what was there once.
+        taskqueues = [one for one in everything if self.lists.serves(one["metadata"]["namespace"])]
         facts, workers = await self._facts(taskqueues)
         await self._write_deaths(workers)
         limit = asyncio.Semaphore(_AT_ONCE)
@@ -98,7 +106,7 @@ class ScalingLoop:
                 raise over
         await self._release_gone()
         await self._desk.events.flush()
-        there = {taskqueue["metadata"]["uid"] for taskqueue in taskqueues}
+        there = {taskqueue["metadata"]["uid"] for taskqueue in everything}
         self._seen = {uid: seen for uid, seen in self._seen.items() if uid in there}
         return any(rounds) or bool(len(self._deaths))
 
@@ -159,8 +167,10 @@ class ScalingLoop:
     async def _find_gone(self) -> None:
         """Find queues whose TaskQueue went while nobody looked: another one could never have them. Raises Deposed.
 
-        Only those of the namespaces that were just listed are known to be gone.
+        Only in namespaces that were just listed is anything known to be gone.
         """
+        if not self._unchecked:
+            return
         there = {taskqueue["metadata"]["uid"] for taskqueue in self.mirror.all(TASKQUEUES)}
         try:
             async with self._desk.term.transaction() as tx:
@@ -170,8 +180,9 @@ class ScalingLoop:
         except Unavailable:
             return
         for one in recorded:
-            if one.uid not in there and (None in self._namespaces or one.namespace in self._namespaces):
+            if one.uid not in there and (None in self._unchecked or one.namespace in self._unchecked):
                 self._gone[one.uid] = one.queue
+        self._unchecked.clear()
 
     async def _release_gone(self) -> None:
         """Forget in PostgreSQL the TaskQueues that went without our finalizer."""
@@ -185,23 +196,6 @@ class ScalingLoop:
             except Unavailable:
                 return
             del self._gone[uid]
-
-    async def _relist(self) -> None:
-        """Read everything anew every ten minutes: what a watch lost is found then. Raises Unavailable."""
-        if self._desk.clock.monotonic() - self._listed < RELIST_SECONDS:
-            return
-        for kind in KINDS:
-            self.mirror.listing(kind)
-            found: list[Json] = []
-            for namespace in self._namespaces:
-                selector = "" if kind is TASKQUEUES else OURS
-                try:
-                    found += await self._desk.cluster.items(kind, namespace, selector=selector)
-                except (NotFound, Conflict) as missing:
-                    raise Unavailable(f"{kind.plural} cannot be listed: {missing}") from missing
-            self.mirror.replace(kind, found)
-        await self._find_gone()
-        self._listed = self._desk.clock.monotonic()
 
     def heard(self, kind: Kind, body: Json, gone: bool) -> None:  # noqa: FBT001 - the shape of a change
         """Take what a watch saw."""

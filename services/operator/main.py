@@ -28,10 +28,10 @@ from services.operator.cluster import Cluster
 from services.operator.conflicts import Rivals
 from services.operator.desk import Desk
 from services.operator.events import Events
-from services.operator.kopf_app import Watches
 from services.operator.loop import ScalingLoop
 from services.operator.namespaces import watched
 from services.operator.policy import Rules
+from services.operator.watching import NamespaceWatches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,6 +53,12 @@ class Life:
     def __init__(self) -> None:
         self.pulse = probes.Pulse()
         self.loop: ScalingLoop | None = None
+        self.leading = False
+
+    def ready(self) -> bool:
+        """Not while this process leads and serves no namespace; the log says why."""
+        loop = self.loop
+        return not self.leading or (loop is not None and loop.lists.serves_any())
 
     def alive(self) -> bool:
         return self.pulse.alive() and not (self.loop is not None and self.loop.still())
@@ -88,8 +94,8 @@ async def lead(api: Any, term: Term, keeper: asyncio.Task[None], namespaces: Seq
 
 async def _work(api: Any, term: Term, namespaces: Sequence[str | None], life: Life) -> None:
     cluster = Cluster(api)
+    life.leading = True
     await _until_served(cluster, namespaces)
-    await default_queue.ensure(cluster, settings.namespace, settings.default_queue)
 
     common = fragment()
     rules = Rules(
@@ -112,25 +118,26 @@ async def _work(api: Any, term: Term, namespaces: Sequence[str | None], life: Li
         )
 
     loop = ScalingLoop(desk, namespaces=namespaces, poll=settings.poll_seconds)
-    watches = Watches([name for name in namespaces if name] or None, loop.heard)
+    watches = NamespaceWatches(namespaces, loop, clock.system)
     gauge = telemetry.metrics().leader.labels("operator")
     parts = {
         asyncio.create_task(loop.run(), name="scaling"),
         asyncio.create_task(_listen(loop), name="listening"),
+        asyncio.create_task(watches.run(), name="watching"),
     }
+    made = default_queue.ensure(cluster, settings.namespace, settings.default_queue, clock.system)
+    making = asyncio.create_task(made, name="default queue")
     try:
-        watches.start()
         gauge.set(1)
         life.loop = loop
-        await asyncio.wait({*parts, watches.ended}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gauge.set(0)
         life.loop = None
-        for part in parts:
+        for part in (*parts, making):
             part.cancel()
-        await asyncio.wait(parts)
-        await watches.stop()
-    for ended in (*parts, watches.ended):
+        await asyncio.wait({*parts, making})
+    for ended in parts:
         if ended.done() and not ended.cancelled():
             ended.result()  # raises what ended it
     raise Deposed("a part of the operator ended by itself")
@@ -144,7 +151,7 @@ async def _listen(loop: ScalingLoop) -> None:
 
 
 async def _until_served(cluster: Cluster, namespaces: Sequence[str | None]) -> None:
-    """Wait until the API server knows TaskQueues and lets us list them: kopf looks only once."""
+    """Wait until the API server knows TaskQueues and lets us list those of a namespace: kopf looks only once."""
     said = ""
     while True:
         try:
@@ -214,7 +221,7 @@ def main() -> int:
         require(*_NEEDED)
         telemetry.configure("operator")
         garbage.collect_seldom()
-        stop_probes = probes.serve(settings.metrics_port, lambda: True, life.alive)
+        stop_probes = probes.serve(settings.metrics_port, life.ready, life.alive)
     except SettingError as wrong:
         print(wrong, file=sys.stderr)  # noqa: T201 - one line, for a person
         return 2

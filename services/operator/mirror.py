@@ -38,15 +38,16 @@ class Mirror:
         self._touched[kind].add(key)
         self._set(kind, key, copy, gone=gone)
 
-    def listing(self, kind: Kind) -> None:
-        """Say that a full list is being asked for: what is put from now on is newer than that list."""
-        self._touched[kind].clear()
+    def listing(self, kind: Kind, namespace: str | None) -> None:
+        """Say that a namespace (None: all) is being listed: what is put from now on is newer than that list."""
+        self._touched[kind] = {key for key in self._touched[kind] if not _within(key, namespace)}
 
-    def replace(self, kind: Kind, bodies: Iterable[Json]) -> None:
-        """Take a full list: whatever is not in it, and was not put since, is gone."""
+    def replace(self, kind: Kind, bodies: Iterable[Json], namespace: str | None) -> None:
+        """Take the full list of a namespace (None: all): what is not in it, and was not put since, is gone."""
         copies = {key_of(copy): copy for copy in (slim(kind, body) for body in bodies)}
         touched = self._touched[kind]
-        for key in [key for key in self._things[kind] if key not in copies and key not in touched]:
+        there = [key for key in self._things[kind] if _within(key, namespace)]
+        for key in [key for key in there if key not in copies and key not in touched]:
             self._set(kind, key, self._things[kind][key], gone=True)
         for key, copy in copies.items():
             if key not in touched:
@@ -80,6 +81,10 @@ class Mirror:
 def key_of(thing: Json) -> Key:
     """Return namespace and name of an object."""
     return thing["metadata"]["namespace"], thing["metadata"]["name"]
+
+
+def _within(key: Key, namespace: str | None) -> bool:
+    return namespace is None or key[0] == namespace
 
 
 def _matters(kind: Kind, copy: Json) -> Json:

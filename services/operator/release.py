@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Final
 
 from core import clock, kube, telemetry
 from core.config import require, settings
-from core.errors import Conflict, NotFound, SettingError, TaskFlowError
+from core.errors import Conflict, NotFound, SettingError, TaskFlowError, Throttled, Unavailable
 from services.operator import apply
 from services.operator.cluster import DEPLOYMENTS, PODS, SCALER, TASKQUEUES, Cluster
 from services.operator.kopf_app import OURS
 from services.operator.namespaces import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
 ALL_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 30.0
@@ -31,19 +31,41 @@ log = telemetry.get_logger("release")
 
 
 async def release(cluster: Cluster, namespaces: Sequence[str | None]) -> int:
-    """Take our finalizer off all TaskQueues; how many there were. None without the definition of TaskQueues."""
+    """Take our finalizer off all TaskQueues; how many there were. None without the definition of TaskQueues.
+
+    Each namespace is taken by itself: one that is gone, or where we have no rights any more, is logged and left out.
+    Raises the last refusal when no namespace could be read, and Unavailable when one of them did not answer.
+    """
     released = 0
-    for namespace in namespaces:
+
+    async def one(namespace: str | None) -> None:
+        nonlocal released
         try:
             found = await cluster.items(TASKQUEUES, namespace)
         except NotFound:
             log.info("there is no kind TaskQueue, so nothing to release")
-            return released
+            return
         for taskqueue in found:
             about = taskqueue["metadata"]
             await _one(cluster, about["namespace"], about["name"], about["uid"])
             released += 1
+
+    await _each(namespaces, one)
     return released
+
+
+async def _each(namespaces: Sequence[str | None], deed: Callable[[str | None], Awaitable[None]]) -> None:
+    """Do a deed in every namespace, whatever becomes of the others. Raises as `release` says."""
+    failed: list[TaskFlowError] = []
+    for namespace in namespaces:
+        try:
+            await deed(namespace)
+        except TaskFlowError as refused:
+            log.warning("a namespace was left out", namespace=namespace or "*", why=str(refused))
+            failed.append(refused)
+    hopeful = next((one for one in failed if isinstance(one, Unavailable | Throttled | Conflict)), None)
+    if hopeful or (failed and len(failed) == len(namespaces)):
+        raise hopeful or failed[-1]
 
 
 async def _one(cluster: Cluster, namespace: str, name: str, uid: str) -> None:
@@ -71,10 +93,13 @@ async def stop_operator(cluster: Cluster, namespace: str, name: str) -> None:
 
 
 async def stop_workers(cluster: Cluster, namespaces: Sequence[str | None]) -> None:
-    """Scale the workers of all TaskQueues to nothing; what they run has their drain time to end."""
-    for namespace in namespaces:
+    """Scale the workers of all TaskQueues to nothing; what they run has their drain time. Raises as `release`."""
+
+    async def one(namespace: str | None) -> None:
         for found in await cluster.items(DEPLOYMENTS, namespace, selector=OURS):
             await _stop(cluster, found["metadata"]["namespace"], found["metadata"]["name"])
+
+    await _each(namespaces, one)
 
 
 async def _stop(cluster: Cluster, namespace: str, name: str) -> bool:

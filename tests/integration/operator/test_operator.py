@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from core import config
 from core import queue_manager as queue
-from services.operator import default_queue, main
+from services.operator import default_queue, kopf_app, listing, main, watching
+from services.operator.kopf_app import operator_settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -35,9 +37,10 @@ def settings(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def _at_work(world: World) -> AsyncIterator[asyncio.Task[None]]:
+async def _at_work(world: World, *namespaces: str) -> AsyncIterator[asyncio.Task[None]]:
     keeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    work = asyncio.create_task(main.lead(world.cluster._api, world.term, keeper, ("team",), main.Life()))  # type: ignore[arg-type]
+    places, api = namespaces or ("team",), world.cluster._api
+    work = asyncio.create_task(main.lead(api, world.term, keeper, places, main.Life()))  # type: ignore[arg-type]
     try:
         yield work
     finally:
@@ -73,8 +76,60 @@ async def test_a_taskqueue_that_comes_is_seen_at_once(world: World) -> None:
 
 
 async def test_the_default_taskqueue_is_made_once_and_never_changed(world: World) -> None:
-    assert await default_queue.ensure(world.cluster, "team", '{"paused": true}')
-    assert not await default_queue.ensure(world.cluster, "team", '{"paused": false}')
+    await default_queue.ensure(world.cluster, "team", '{"paused": true}', world.clock)
+    await default_queue.ensure(world.cluster, "team", '{"paused": false}', world.clock)
     assert world.api.get("taskqueues", "team", "default")["spec"] == {"paused": True}
-    assert not await default_queue.ensure(world.cluster, "other", "")
-    assert not await default_queue.ensure(world.cluster, "other", "[1]")
+    await default_queue.ensure(world.cluster, "other", "", world.clock)
+    await default_queue.ensure(world.cluster, "other", "[1]", world.clock)
+    assert ("taskqueues", "other", "default") not in world.api.objects
+
+
+async def test_the_default_taskqueue_is_tried_again_until_the_api_server_lets_us(world: World) -> None:
+    world.api.fail("GET .*/taskqueues/default", 403, times=2)
+    world.api.fail("PATCH .*/taskqueues/default", 503)
+    await default_queue.ensure(world.cluster, "team", "{}", world.clock)
+    assert world.api.get("taskqueues", "team", "default")["spec"] == {}
+
+
+@pytest.mark.usefixtures("settings")
+async def test_a_watch_that_is_refused_in_one_namespace_stops_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient() -> Any:
+        chosen = operator_settings()
+        chosen.networking.error_backoffs = (0.05,)
+        return chosen
+
+    monkeypatch.setattr(kopf_app, "operator_settings", impatient)
+    monkeypatch.setattr(watching, "AGAIN_SECONDS", 0.1)
+    refused = re.compile("GET .*/namespaces/other/pods.*watch=true")
+    world.api.fail(refused.pattern, 403, times=10_000)
+    async with _at_work(world, "other", "team"):
+        await _until(world, lambda: world.deployed("default"))
+        await _until_asked(world, refused, 5)  # kopf gives up after two
+        world.taskqueue("late")
+        await _until(world, lambda: world.deployed("late"))
+        world.taskqueue("far", namespace="other")
+        await _until(world, lambda: ("deployments", "other", "taskflow-far") in world.api.objects)
+
+
+async def _until_asked(world: World, what: re.Pattern[str], times: int) -> None:
+    async with asyncio.timeout(BOUND):
+        while sum(bool(what.search(f"{method} {path}")) for method, path in world.api.requests) < times:
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.usefixtures("settings")
+async def test_a_namespace_that_comes_later_is_served_and_watched(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "RETRY_SECONDS", 0.1)
+    world.api.fail("GET .*/namespaces/later/", 403, times=10_000)
+    async with _at_work(world, "later", "team"):
+        await _until(world, lambda: world.deployed("default"))
+        world.api.faults.clear()
+        world.taskqueue("first", namespace="later")
+        await _until(world, lambda: ("deployments", "later", "taskflow-first") in world.api.objects)
+        await _until_asked(world, re.compile("GET .*/namespaces/later/taskqueues.*watch=true"), 1)
+        world.taskqueue("second", namespace="later")
+        await _until(world, lambda: ("deployments", "later", "taskflow-second") in world.api.objects)

@@ -64,6 +64,8 @@ class World:
     clock: Walker = field(default_factory=Walker)
     rules: Rules = field(default_factory=lambda: Rules(account="rel-worker"))
     workers: dict[str, UUID] = field(default_factory=dict)  # by the pod's uid
+    namespaces: tuple[str, ...] = (NAMESPACE,)
+    unwatched: set[str] = field(default_factory=set)  # namespaces of which no watch tells
 
     def __post_init__(self) -> None:
         self.loop = self.another()
@@ -74,18 +76,18 @@ class World:
         def desk(mirror: Mirror) -> Desk:
             return Desk(
                 cluster=self.cluster, term=self.term, mirror=mirror, clock=self.clock, fragment=FRAGMENT, image="",
-                rivals=Rivals(self.cluster, self.clock, (NAMESPACE,)), rules=self.rules,
+                rivals=Rivals(self.cluster, self.clock, self.namespaces), rules=self.rules,
                 events=Events(self.cluster, self.clock),
             )  # fmt: skip
 
-        return ScalingLoop(desk, namespaces=(NAMESPACE,), poll=5.0)
+        return ScalingLoop(desk, namespaces=self.namespaces, poll=5.0)
 
     # ── TaskQueues ──────────────────────────────────────────────────────────────────────────────────────
 
-    def taskqueue(self, name: str = "text", **spec: Any) -> Json:
+    def taskqueue(self, name: str = "text", *, namespace: str = NAMESPACE, **spec: Any) -> Json:
         """Make a TaskQueue; `scaling` is laid over short windows."""
         spec["scaling"] = {**QUICK, **spec.get("scaling", {})}
-        return self.api.put("taskqueues", {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec})
+        return self.api.put("taskqueues", {"metadata": {"name": name, "namespace": namespace}, "spec": spec})
 
     def status(self, name: str = "text") -> Json:
         found: Json = self.api.get("taskqueues", NAMESPACE, name).get("status", {})
@@ -120,7 +122,10 @@ class World:
         from services.operator.mirror import KINDS, key_of
 
         known = {key_of(copy) for copy in self.loop.mirror.all(KINDS[kind])}
+        known = {key for key in known if key[0] not in self.unwatched}
         for found in self.api.all(plural):
+            if found["metadata"]["namespace"] in self.unwatched:
+                continue
             self.loop.heard(KINDS[kind], found, gone=False)
             known.discard(key_of(found))
         for key in known:
@@ -150,7 +155,7 @@ class World:
             )
         status = {"replicas": wanted, "updatedReplicas": wanted, "observedGeneration": about["generation"]}
         if deployment.get("status") != status:
-            self.api.change("deployments", NAMESPACE, about["name"], {"status": status})
+            self.api.change("deployments", about["namespace"], about["name"], {"status": status})
 
     def pods(self, name: str = "text") -> list[Json]:
         return [pod for pod in self.api.all("pods") if pod["metadata"]["labels"]["taskflow.dev/queue"] == name]
