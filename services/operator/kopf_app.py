@@ -116,13 +116,18 @@ class Watches:
         where: dict[str, Any] = (
             {"clusterwide": True} if self._namespaces is None else {"namespaces": list(self._namespaces)}
         )
-        await kopf.operator(
-            registry=registry(self._hear),
-            settings=operator_settings(),
-            standalone=True,
-            stop_flag=self._stop,
-            **where,
-        )
+        try:
+            await kopf.operator(
+                registry=registry(self._hear),
+                settings=operator_settings(),
+                standalone=True,
+                stop_flag=self._stop,
+                **where,
+            )
+        finally:
+            # A thread of kopf waits for the flag. The loop's end waits for that thread, and after 20 s of that kopf
+            # kills the whole process.
+            self._stop.set()
 
     def _hear(self, kind: Kind, body: Json, gone: bool) -> None:  # noqa: FBT001 - the shape of a change
         self._call(self._heard, kind, body, gone)
