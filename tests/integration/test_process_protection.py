@@ -44,8 +44,10 @@ def service(name: str, *arguments: str, **settings: str) -> Iterator[subprocess.
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def owner(process: subprocess.Popen[str]) -> int:
