@@ -116,9 +116,11 @@ class Trial:
         assert reaching.FOUND not in self.answers["fork server"].values(), "it holds a secret"
         assert len([one for one in self._inherited if one.startswith("socket:")]) == 1
         assert [one for one in self._inherited if "socket:" not in one and "landlock-ruleset" not in one] == []
-        told = [line for line in self.worker.lines if "confined" in line]
-        assert len(told) == int(self.where.version is not None and self.where.no_new_privs), self.worker.lines
         return reaching.cells(self.answers)
+
+    def told(self) -> int:
+        """How many lines say that tasks are not confined, or less than they could be."""
+        return len([line for line in self.worker.lines if "confined" in line])
 
 
 async def test_a_task_reaches_what_the_table_in_security_md_says(
@@ -139,6 +141,8 @@ async def test_a_task_reaches_what_the_table_in_security_md_says(
         if WRITE:
             reaching.rewrite(trial.where.column, found)
         assert found == reaching.column(trial.where.column), trial.where.name
+        expected = trial.where.version is not None and trial.where.no_new_privs and trial.where.protection == "on"
+        assert trial.told() == int(expected), trial.worker.lines
     if FULL:
         with capsys.disabled():
             print(f"\n{reaching.as_markdown({trial.where.name: trial.answers for trial in trials})}")
