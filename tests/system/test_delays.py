@@ -60,7 +60,7 @@ def test_a_back_off_ends_soon_after_its_time_for_free_keyed_and_capped_tasks(del
     ids: dict[tuple[str, float], list[str]] = {(kind, seconds): [] for kind in KINDS for seconds in BACKOFFS}
     for number in range(EACH):
         for (kind, seconds), made in ids.items():
-            said = {"queue": CAPPED} if kind == "capped" else {}
+            said = {"queue": CAPPED if kind == "capped" else "async"}
             if kind == "keyed":
                 said["concurrency_key"] = f"{seconds} {number}"
             payload = {"history": str(history), "seconds": seconds}
