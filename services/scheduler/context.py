@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from core.leadership import Term
     from core.pool import Tx
     from core.references import References
+    from core.verbs.feeding import QueueSettings
     from core.waking import Waker
 
 WALK_SECONDS = 10.0  # between two walks over all keys of the gate
 BLIND_WALK_SECONDS = 1.0  # the same while Redis cannot bring the keys
+SETTINGS_SECONDS = 1.0  # between two looks at how queues are set
 
 
 @dataclass(slots=True)
@@ -37,6 +39,9 @@ class Desk:
     keys: dict[GateKey, None] = field(default_factory=dict)
     place: GateKey = queue.FIRST_KEY
     walk_due: float = 0.0
+    walk_again: bool = False  # soon after the walk under way is over
+    settings: dict[str, QueueSettings] = field(default_factory=dict)
+    settings_due: float = 0.0
 
     def take(self, most: int) -> list[GateKey]:
         """Hand over the keys that were brought first, at most so many."""
@@ -44,6 +49,14 @@ class Desk:
         for key in taken:
             del self.keys[key]
         return taken
+
+    def learn(self, found: Iterable[QueueSettings]) -> None:
+        """Walk over all keys at once when a queue was set otherwise: what waits there may go through now."""
+        before, self.settings = self.settings, {one.name: one for one in found}
+        if any(self.settings.get(name) != was for name, was in before.items()):
+            self.walk_again = True
+            if self.place == queue.FIRST_KEY:
+                self.walk_due = 0.0
 
     def put_back(self, keys: Iterable[GateKey]) -> None:
         """Keep keys that were taken in vain, before those that were brought meanwhile."""

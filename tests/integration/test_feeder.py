@@ -315,6 +315,27 @@ async def test_gated_tasks_go_through_the_gate_into_the_list(scene: Scene) -> No
     assert await scene.hinted_within(1, [t for t in tasks if t != first]) <= 0.5
 
 
+async def test_what_waits_at_the_gate_of_a_queue_goes_on_soon_after_the_queue_was_set_otherwise(scene: Scene) -> None:
+    async def set_queue(*, most: int, paused: bool) -> None:
+        async with scene.hand.db.begin() as tx:
+            await queue.ensure_queues(tx, ["default"])
+            await queue.set_limits(tx, "default", max_concurrent=most, max_per_key=1)
+            await queue.set_paused(tx, "default", paused=paused)
+
+    await set_queue(most=1, paused=False)
+    await scene.hand.submit(3)
+    assert await gates.tick(scene.ctx) == 1
+    for settings, passes in (({"most": 2, "paused": False}, 1), ({"most": 9, "paused": True}, 0)):
+        await set_queue(**settings)
+        scene.clock.advance(1)
+        assert await gates.tick(scene.ctx) == passes
+    await set_queue(most=9, paused=False)
+    scene.clock.advance(1)
+    assert await gates.tick(scene.ctx) == 1
+    scene.clock.advance(1)
+    assert (await gates.tick(scene.ctx), scene.ctx.desk.walk_due - scene.clock.at) == (0, 9.0)
+
+
 async def test_the_lists_of_a_worker_that_left_are_deleted_in_time(scene: Scene) -> None:
     old = list_key("default", NORMAL, digest(["gone:by"]))
     await scene.hand.refs.hint({old: [uuid4().bytes]})

@@ -202,6 +202,14 @@ async def test_keys_that_were_brought_in_vain_are_looked_at_again(
                 await gates.tick(ctx)
             assert await gates.tick(ctx) == 1
             assert await hand.statuses([first]) == ["QUEUED"]
+            for statement in ("-- The settings of every queue", "-- The next keys that have a gated task"):
+                clock.advance(1)
+                brought = [GateKey(queue="default", owner_id=1, key="another")]
+                ctx.free(brought)
+                proxy.arm(statement, Toxic.REFUSE, at_commit=False)
+                with pytest.raises(Unavailable):
+                    await gates.tick(ctx)
+                assert list(ctx.desk.keys) == brought
 
 
 async def test_an_unrunnable_gated_task_gives_its_permit_back_after_a_minute(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from core import queue_manager as queue
 from core.errors import Unavailable
-from services.scheduler.context import BLIND_WALK_SECONDS, WALK_SECONDS
+from core.verbs.feeding import queue_settings
+from services.scheduler.context import BLIND_WALK_SECONDS, SETTINGS_SECONDS, WALK_SECONDS
 
 if TYPE_CHECKING:
     from core.domain.gates import GateKey
@@ -18,10 +19,11 @@ BATCH = 100  # keys of one transaction: the gate's lock is exclusive
 
 async def tick(ctx: Context) -> int:
     """Look at the keys there are; how many tasks were let through."""
+    walked = await _walk(ctx)  # before any key is taken: it may fail, and keys are brought once
     # What others bring comes first, and of the leader's own keys a slice: when thousands of delayed tasks fall due
     # together, the key of a new task must not wait until all of them were looked at.
     keys = dict.fromkeys([*await ctx.refs.drain_gates(), *ctx.desk.take(SLICE)])
-    keys |= dict.fromkeys(await _walk(ctx))
+    keys |= dict.fromkeys(walked)
     if ctx.desk.keys:
         ctx.nudge("gates")
     if not ctx.announced:
@@ -42,8 +44,14 @@ async def tick(ctx: Context) -> int:
 async def _walk(ctx: Context) -> list[GateKey]:
     """Return the next slice of all keys that wait, when it is time."""
     desk, now = ctx.desk, ctx.clock.monotonic()
+    if now >= desk.settings_due:
+        async with ctx.term.db.connection() as tx:
+            desk.learn(await queue_settings(tx))
+        desk.settings_due = now + SETTINGS_SECONDS
     if now < desk.walk_due:
         return []
+    if desk.place == queue.FIRST_KEY:
+        desk.walk_again = False
     async with ctx.term.db.connection() as tx:
         found = await queue.walk_gates(tx, desk.place, SLICE)
     if len(found) == SLICE:
@@ -51,5 +59,6 @@ async def _walk(ctx: Context) -> list[GateKey]:
         ctx.nudge("gates")
     else:
         desk.place = queue.FIRST_KEY
-        desk.walk_due = now + (BLIND_WALK_SECONDS if ctx.refs.degraded else WALK_SECONDS)
+        seconds = BLIND_WALK_SECONDS if ctx.refs.degraded or desk.walk_again else WALK_SECONDS
+        desk.walk_due = now + seconds
     return found
