@@ -220,6 +220,12 @@ def test_an_api_that_is_stopped_at_any_moment_stops_no_other_task(scene: Scene) 
             with scene.stopped():
                 scene.go_on()
             load.met[f"stopped in {name}"] += 1
+        for name, statement in STATEMENTS.items():  # as when its host vanishes: the answer never comes
+            armed = scene.proxy.arm(statement, Toxic.HANG, at_commit=False)
+            until(lambda armed=armed: armed.fired, 20)  # type: ignore[misc]
+            scene.go_on()
+            scene.proxy.cut()
+            load.met[f"silent in {name}"] += 1
         before = len(load.ids)
         until(lambda: load.problems or len(load.ids) > before, 30)
     assert load.problems == []
