@@ -40,6 +40,7 @@ pytestmark = [
 RATE, BATCH = 500, 50  # tasks a second, tasks a request
 BEFORE = 5.0  # seconds of load before the failover
 GOES_ON = 30.0
+UNFENCED = 20.0  # seconds for which a former primary takes writes beside the new one
 OURS = "select count(*) from pg_stat_activity where application_name like 'tf-%'"
 SAFE = "select count(*) from pg_stat_activity where application_name like 'tf-%' and state <> 'idle'"
 FENCE = ("alter system set default_transaction_read_only = on", "select pg_reload_conf()")
@@ -190,3 +191,34 @@ def test_a_standby_takes_over_and_nothing_acknowledged_is_lost(
         assert lost == 0
         assert again <= GOES_ON
         assert here.world.fleet.living() == here.members
+
+
+@pytest.mark.parametrize("synchronous", [True, False], ids=["synchronous", "asynchronous"])
+def test_without_a_fence_only_a_synchronous_standby_loses_nothing(
+    run_folder: Path, tmp_path: Path, *, synchronous: bool
+) -> None:
+    """The former primary lives and takes writes: what it acknowledges is lost, until it is fenced."""
+    with scene(run_folder, tmp_path, synchronous=synchronous) as here:
+        with Load(here.world, here.world.history()) as load:
+            until(lambda: time.monotonic() - load.began > BEFORE and load.acknowledged, 60)
+            here.elsewhere()
+            here.standby.promote()
+            promoted = time.monotonic()
+            until(lambda: time.monotonic() - promoted > UNFENCED, UNFENCED + 10)
+            unfenced = here.lost(list(load.acknowledged.copy()))
+            fenced = time.monotonic()
+            ask(here.standby.primary_url, *FENCE)
+            again = goes_on(here, load, fenced)
+            until(lambda: time.monotonic() - fenced > again + BEFORE, 60)
+        late = here.lost([task for task, at in load.acknowledged.items() if at > fenced + again])
+        lost = here.lost(list(load.acknowledged))
+        print(
+            f"not fenced for {UNFENCED:.0f} s, {'' if synchronous else 'a'}synchronous standby:"
+            f" {len(load.acknowledged)} acknowledged, {lost} lost ({unfenced} before the fence, {late} later),"
+            f" work goes on {again:.1f} s after the fence"
+        )
+        assert load.problems == []
+        assert late == 0
+        assert again <= GOES_ON
+        assert here.world.fleet.living() == here.members
+        assert (lost == 0) is synchronous
