@@ -66,6 +66,7 @@ async def everything() -> AsyncIterator[Finding]:
         yield await asyncio.to_thread(schema)
         yield await leader(tx)
         yield await workers(tx)
+        yield await results(tx)
         yield await unknown_types(tx)
     except asyncpg.UndefinedTableError:
         yield bad("tables", "are missing", _MIGRATE)
@@ -182,6 +183,21 @@ async def workers(tx: Tx) -> Finding:
             "workers", f"{len(late)} of {len(rows)} have not been heard of for {lease:g} s: {', '.join(late)}", fix
         )
     return good("workers", f"{len(rows)} alive")
+
+
+async def results(tx: Tx) -> Finding:
+    """Whether workers hold finished results that PostgreSQL does not take."""
+    rows = await tx.fetch(
+        "select name, held_endings from workers where state <> 'dead' and held_endings > 0 order by held_endings desc"
+    )
+    if not rows:
+        return good("results", "no worker holds a finished result back")
+    number, named = sum(row["held_endings"] for row in rows), ", ".join(row["name"] for row in rows[:5])
+    fix = (
+        "read the log of such a worker for the error. When it names locked rows, end the transaction that has them: "
+        "select pid, xact_start, query from pg_stat_activity where state like 'idle in transaction%'"
+    )
+    return bad("results", f"{len(rows)} workers hold {number} finished results for a minute or more: {named}", fix)
 
 
 async def unknown_types(tx: Tx) -> Finding:

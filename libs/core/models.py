@@ -257,10 +257,9 @@ class QueueTypes(Base):
 class Workers(Base):
     """One row per worker process. `state` is alive, cordoned, draining or dead, and dead is one-way.
 
-    `facts` may say which pod it lives in: pod, pod_uid, namespace, node, template. `death` is why Kubernetes says that
-    it died: reason, message, at. `functions` is the digest of the functions that it calls. `secret_hash` is the SHA-256
-    of the secret that proves a call to be this worker's own. There is no index on what a beat changes, so beats stay
-    inside their page (HOT updates).
+    `facts` say where it lives: pod, pod_uid, namespace, node, template. `death` is Kubernetes's: reason, message, at.
+    `functions` is the digest of those that it calls, `secret_hash` the SHA-256 of what proves a call to be its own,
+    `held_endings` what PostgreSQL has not taken for a minute. No index on what beats change: they stay in their page.
     """
 
     __tablename__ = "workers"
@@ -281,6 +280,7 @@ class Workers(Base):
     death: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
     functions: Mapped[str | None]
     secret_hash: Mapped[bytes | None]
+    held_endings: Mapped[int] = mapped_column(Integer, server_default=ZERO)
     beat_seq: Mapped[int] = mapped_column(server_default=ZERO)
     beat_at: Mapped[datetime] = mapped_column(server_default=NOW)
     created_at: Mapped[datetime] = mapped_column(server_default=NOW)

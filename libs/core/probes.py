@@ -42,6 +42,7 @@ class Pulse:
 class _Handler(BaseHTTPRequestHandler):
     ready: ClassVar[list[Callable[[], bool]]] = []
     alive: ClassVar[list[Callable[[], bool]]] = []
+    note: ClassVar[list[Callable[[], str]]] = []
     timeout = 10.0  # a connection on which nothing is asked does not keep its thread
 
     def do_GET(self) -> None:
@@ -51,7 +52,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200 if alive else 503, b"ok\n" if alive else b"its event loop is stuck\n")
             case "/readyz":
                 ready = all(ask() for ask in self.ready)
-                self._answer(200 if ready else 503, b"ready\n" if ready else b"not ready\n")
+                words = ["ready" if ready else "not ready", *filter(None, (ask() for ask in self.note))]
+                self._answer(200 if ready else 503, ("; ".join(words) + "\n").encode())
             case "/metrics":
                 text, kind = telemetry.exposed()
                 self._answer(200, text, kind)
@@ -74,15 +76,17 @@ def serve(
     ready: Callable[[], bool],
     alive: Callable[[], bool] = lambda: True,
     *,
+    note: Callable[[], str] = lambda: "",
     host: str = "0.0.0.0",  # noqa: S104 - for the kubelet
 ) -> Callable[[], None]:
     """Answer probes until the returned function is called; port 0 serves nothing.
 
-    `ready` and `alive` are asked in another thread. Raises SettingError when the port is taken.
+    `ready`, `alive` and `note`, which stands beside the answer of `/readyz`, are asked in another thread. Raises
+    SettingError when the port is taken.
     """
     if not port:
         return lambda: None
-    handler = type("Handler", (_Handler,), {"ready": [ready], "alive": [alive]})
+    handler = type("Handler", (_Handler,), {"ready": [ready], "alive": [alive], "note": [note]})
     try:
         server = ThreadingHTTPServer((host, port), handler)
     except OSError as taken:

@@ -126,6 +126,7 @@ class Beater:
                 secret=secret,
                 free_sync=self._free(Lane.SYNC),
                 free_async=self._free(Lane.ASYNC),
+                held_endings=self._finisher.look(),
             )
         if worker != self._identity.id or not asked.alive:
             return worker != self._identity.id

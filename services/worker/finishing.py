@@ -33,6 +33,7 @@ MOST_HELD: Final = 10_000  # beyond that nothing new is claimed
 _FACTS: Final = attrgetter("queue", "type", "status")
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
+OVERDUE_SECONDS: Final = 60.0
 _PROBE_SECONDS: Final = 1.0
 _SAY_SECONDS: Final = 60.0
 log = telemetry.get_logger("worker.finishing")
@@ -58,6 +59,7 @@ class Finisher:
         self.away = False  # PostgreSQL did not answer the last try, or refuses all endings
         self._refused: Exception | None = None  # why all are held, while PostgreSQL refuses them
         self._say_at = 0.0
+        self.overdue = 0
         self.on_back: Callable[[], None] = lambda: None  # PostgreSQL answers again
 
     @property
@@ -74,6 +76,25 @@ class Finisher:
     def idle(self) -> bool:
         """Whether nothing waits to be recorded."""
         return self._idle.is_set()
+
+    def look(self) -> int:
+        """Return how many endings are held, once one of them has been for a minute; before that, 0.
+
+        `overdue` keeps the answer for other threads.
+        """
+        oldest = self._aside.oldest
+        self.overdue = 0 if oldest is None or clock.monotonic() - oldest < OVERDUE_SECONDS else self.held
+        return self.overdue
+
+    @property
+    def useless(self) -> bool:
+        """Whether PostgreSQL answers and has taken no ending of this worker for a minute."""
+        return self.refusing and self.overdue > 0
+
+    def note(self) -> str:
+        """Return what a probe is told, from any thread; empty when there is nothing to tell."""
+        held = self.overdue
+        return f"holds {held} endings; PostgreSQL has not taken one of them for a minute" if held else ""
 
     @property
     def refusing(self) -> bool:

@@ -71,7 +71,7 @@ async def _work(children: Children, first: list[tuple[Child, socket.socket]]) ->
         loop = asyncio.get_running_loop()
         pulse = probes.Pulse()
         stack.callback(loop.create_task(pulse.beat()).cancel)
-        stack.callback(probes.serve(settings.metrics_port, worker.probed, pulse.alive))
+        stack.callback(probes.serve(settings.metrics_port, worker.probed, pulse.alive, note=worker.finisher.note))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stop)
         await children.attach_first(first, worker.supervisor)

@@ -86,7 +86,7 @@ class Worker:
             self.finisher,
             self.cordon,
             interval=interval,
-            free=lambda lane: 0 if self._shut else self._children.idle(lane),
+            free=lambda lane: 0 if self._shut or self.finisher.refusing else self._children.idle(lane),
             reborn=self._reborn,
             sized=self._sized,
         )
@@ -116,7 +116,8 @@ class Worker:
 
         Load and stores do not count, nor a death and the new id after it: who is not ready is ended first.
         """
-        return self.identity.known and self.cordon.probed() and not (self.draining and self.cordon.idle)
+        gone = self.draining and self.cordon.idle
+        return self.identity.known and self.cordon.probed() and not (gone or self.finisher.useless)
 
     @property
     def _shut(self) -> bool:

@@ -21,7 +21,6 @@ COMMITS = {
     "libs/core/database.py": "the sync session's one place",
     "libs/core/pool.py": "the async transaction's one place",
     "services/api/deps.py": "the edge: one request, one transaction",
-    "services/worker/finishing.py": "the edge: one batch of endings and their logs, one transaction",
     "services/dev/main.py": "the edge: the account of this machine",
     "services/dev/stage.py": "the edge: the account of a demo or a benchmark",
     "libs/core/leadership.py": "a leader's transaction, which begins with the guard, and the one that takes the epoch",

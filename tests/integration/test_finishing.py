@@ -9,11 +9,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from core import checkup, lookups
 from core import queue_manager as queue
 from core.domain.lifecycle import Cause
 from core.domain.task import Claimed, Ending, Reason, WorkerFace
 from core.errors import CommitUnknown, Unavailable
 from core.pool import Database
+from services.worker import finishing
 from services.worker.claiming import Claimer
 from services.worker.finishing import Finisher
 from services.worker.holding import Holding
@@ -288,6 +290,31 @@ async def test_an_error_that_is_nobodys_fault_costs_no_ending(home: House, impat
     assert holding.empty
     assert await ended_all(home, [task.id for task in tasks])
     assert kinds(await home.events(tasks[0].id)) == ["CREATED", "STARTED", "COMPLETED"]
+
+
+async def test_endings_that_are_held_for_long_are_told_where_people_look(
+    home: House, impatient: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "OVERDUE_SECONDS", 0.3)
+    identity, ids, [waiting] = await registered(home), await home.submit("noop", 3), await home.submit("noop")
+    tasks = await Claimer(home.database, Holding(), identity).claim(ids, TYPES)
+    await refuse(home, *tasks)
+    async with serving(impatient, [returned(task) for task in tasks]) as (finisher, _):
+        await happens(lambda: answer(finisher.look()))
+        assert (finisher.look(), finisher.refusing, finisher.useless) == (3, True, True)
+        assert "holds 3 endings" in finisher.note()
+        async with home.database.connection() as tx:
+            for held, well, code in ((3, False, "results_held"), (0, True, "no_worker_free")):
+                mine = {"secret": identity.secret, "held_endings": held}
+                await queue.beat(tx, identity.id, free_sync=0, free_async=0, **mine)
+                assert (await checkup.results(tx)).ok is well
+                found = await lookups.explain(tx, await home.row(waiting))
+                assert found is not None
+                assert found.code == code
+        await mend(home)
+        async with asyncio.timeout(10):
+            await finisher.flushed()
+        assert (finisher.look(), finisher.useless, finisher.note()) == (0, False, "")
 
 
 @pytest.mark.parametrize("number", [1, 2, 21])

@@ -22,6 +22,11 @@ NOBODY = {"queue_workers": 0, "capable_workers": 0, "free_slots": 0}
 CASES: dict[str, tuple[dict[str, Any], WaitingCode, str]] = {
     "nothing in its way": ({}, WaitingCode.STARTING, "about to take it"),
     "busy": ({"free_slots": 0}, WaitingCode.NO_WORKER_FREE, "All slots of the 1 worker"),
+    "results held": ({"free_slots": 0, "holding_workers": 1}, WaitingCode.RESULTS_HELD, "taskflow doctor"),
+    "results held by one of two": (
+        {"free_slots": 0, "capable_workers": 2, "holding_workers": 1}, WaitingCode.NO_WORKER_FREE, "2 workers",
+    ),
+    "results held, and a slot is free": ({"holding_workers": 1}, WaitingCode.STARTING, ""),
     "busy several": ({"free_slots": 0, "capable_workers": 2}, WaitingCode.NO_WORKER_FREE, "2 workers"),
     "nobody serves the queue": (NOBODY, WaitingCode.NO_WORKER, "'text'"),
     "unknown type": ({"capable_workers": 0, "free_slots": 0}, WaitingCode.NO_CAPABLE_WORKER, "'a:b'"),

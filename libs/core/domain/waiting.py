@@ -19,6 +19,7 @@ class WaitingCode(StrEnum):
     NO_CAPABLE_WORKER = "no_capable_worker"
     CONCURRENCY_LIMIT = "concurrency_limit"
     WHOLE_WORKER = "whole_worker"
+    RESULTS_HELD = "results_held"
     NO_WORKER_FREE = "no_worker_free"
     STARTING = "starting"
 
@@ -27,8 +28,9 @@ class WaitingCode(StrEnum):
 class Facts:
     """What is known about a waiting task at the moment `now`.
 
-    `queue_workers` are live workers of its queue, `capable_workers` those among them that announced its type, and
-    `free_slots` theirs. `queue_active` and `key_active` count tasks that hold a place under the caps; a cap of 0 is
+    `queue_workers` are live workers of its queue, `capable_workers` those among them that announced its type,
+    `free_slots` theirs, and `holding_workers` are those among them that hold finished results which PostgreSQL does not
+    take. `queue_active` and `key_active` count tasks that hold a place under the caps; a cap of 0 is
     none. `solo` means that the task wants a whole worker to itself.
     """
 
@@ -45,6 +47,7 @@ class Facts:
     queue_workers: int = 0
     capable_workers: int = 0
     free_slots: int = 0
+    holding_workers: int = 0
     max_concurrent: int = 0
     queue_active: int = 0
     concurrency_key: str = ""
@@ -75,6 +78,12 @@ def why(facts: Facts) -> Waiting | None:
     if facts.solo:
         detail = "Workers died while it ran, so it gets a worker to itself: the next one that is idle takes it."
         return Waiting(WaitingCode.WHOLE_WORKER, detail)
+    if facts.free_slots <= 0 and 0 < facts.capable_workers <= facts.holding_workers:
+        detail = (
+            f"Every worker that can run {facts.type!r} holds finished results that PostgreSQL does not take; "
+            "an administrator sees why with: taskflow doctor"
+        )
+        return Waiting(WaitingCode.RESULTS_HELD, detail)
     if facts.free_slots <= 0:
         workers = "worker" if facts.capable_workers == 1 else "workers"
         detail = f"All slots of the {facts.capable_workers} {workers} that can run {facts.type!r} are taken."

@@ -9,7 +9,7 @@ settings as (
     from wanted left join queues on queues.name = wanted.queue
 ),
 serving as (
-    select workers.free_sync, workers.free_async, wanted.type = any (workers.sync_types) as sync,
+    select workers.free_sync, workers.free_async, workers.held_endings, wanted.type = any (workers.sync_types) as sync,
            wanted.type = any (workers.async_types) as async
     from wanted join workers on wanted.queue = any (workers.queues)
     where workers.state = 'alive'
@@ -17,12 +17,13 @@ serving as (
 capacity as (
     select count(*) as queue_workers,
            count(*) filter (where sync or async) as capable_workers,
+           count(*) filter (where (sync or async) and held_endings > 0) as holding_workers,
            coalesce(sum(case when sync then free_sync else 0 end + case when async then free_async else 0 end), 0)
                as free_slots
     from serving
 )
 select clock_timestamp() as now, settings.*, capacity.queue_workers::int, capacity.capable_workers::int,
-       capacity.free_slots::int,
+       capacity.free_slots::int, capacity.holding_workers::int,
        (select count(*)::int from (
             select from tasks
             where queue = $1 and gated and status in ('QUEUED', 'IN_PROGRESS', 'CANCELLING')

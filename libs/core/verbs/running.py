@@ -121,9 +121,9 @@ async def unclaimed(tx: Tx, ids: Sequence[UUID], types: Sequence[str]) -> dict[U
     return {task: reasons.get(task, Why.GONE) for task in ids}
 
 
-async def beat(tx: Tx, worker: UUID, *, secret: UUID, free_sync: int, free_async: int) -> Asked:
+async def beat(tx: Tx, worker: UUID, *, secret: UUID, free_sync: int, free_async: int, held_endings: int = 0) -> Asked:
     """Tell that `worker` lives. Run it on a connection of its own."""
-    found = await tx.fetch(call("beat"), worker, free_sync, free_async, secret)
+    found = await tx.fetch(call("beat"), worker, free_sync, free_async, secret, held_endings)
     if not found:
         return Asked(alive=False)
     return Asked(
