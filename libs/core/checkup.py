@@ -10,6 +10,7 @@ import asyncpg
 from redis import exceptions as redis_failure
 
 from core import clock, migrate, redis_client
+from core import queue_manager as queue
 from core.config import LEASE_BEATS, settings
 from core.errors import TaskFlowError
 from core.pool import Tx
@@ -20,6 +21,8 @@ from core.sql import statement
 LEAST_POSTGRES: Final = 150000
 LEAST_REDIS: Final = (7, 0)
 MOST_CLOCK_SECONDS: Final = 5.0  # what an access token may be off by
+NEWEST_TASKS: Final = 1000  # `taskflow verify` reads all
+HISTORY_SECONDS: Final = 3
 LEADER_SECONDS: Final = 8.0  # a leader renews its lease every 4 s
 _LEADER_KEY: Final = "tf:leader"
 _STEP: Final = 0.25
@@ -68,6 +71,7 @@ async def everything() -> AsyncIterator[Finding]:
         yield await workers(tx)
         yield await results(tx)
         yield await unknown_types(tx)
+        yield await history(tx)
     except asyncpg.UndefinedTableError:
         yield bad("tables", "are missing", _MIGRATE)
     finally:
@@ -217,4 +221,26 @@ async def unknown_types(tx: Tx) -> Finding:
     named = ", ".join(f"{row['type']} ({row['waiting']})" for row in rows)
     return bad(
         "types", f"tasks wait that no worker knows: {named}", f"{_START}; or cancel them: taskflow task cancel ID"
+    )
+
+
+async def history(tx: Tx) -> Finding:
+    """Whether the tasks that were submitted last are as their events say; bounded in tasks and in seconds."""
+    try:
+        async with tx.transaction(readonly=True):
+            await tx.execute(
+                f"set local statement_timeout = '{HISTORY_SECONDS}s'; set local enable_seqscan = off;"
+                " set local enable_bitmapscan = off"
+            )
+            verified = await queue.verify_newest(tx, NEWEST_TASKS)
+    except asyncpg.QueryCanceledError:
+        return good("history", f"was not verified within {HISTORY_SECONDS} s; to verify it, run: taskflow verify")
+    except asyncpg.InsufficientPrivilegeError:
+        return good("history", "was not verified: this login may not read the events of tasks")
+    if not verified.found:
+        return good("history", f"the newest {verified.tasks} tasks are as their events say")
+    wrong = sorted({str(one.id) for one in verified.found})
+    named = ", ".join(wrong[:5]) + (", …" if len(wrong) > 5 else "")  # noqa: PLR2004 - as many as fit on a line
+    return bad(
+        "history", f"{len(wrong)} tasks contradict their events: {named}", "for all of them, run: taskflow verify"
     )

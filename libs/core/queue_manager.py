@@ -102,6 +102,13 @@ from core.verbs.taskqueues import (
     recorded_taskqueues,
     release_taskqueue,
 )
+from core.verbs.verifying import (
+    FIRST_ID,
+    Contradiction,
+    Verified,
+    verify_newest,
+    verify_slice,
+)
 from core.verbs.waking import (
     WAKE_CHANNEL,
     notify_wake,
@@ -119,6 +126,7 @@ from core.verbs.workers import (
 __all__ = [
     "ADVISORY_CLASS",
     "CANCEL_GRACE_SECONDS",
+    "FIRST_ID",
     "FIRST_KEY",
     "GATE_LOCK",
     "LEADER",
@@ -127,6 +135,7 @@ __all__ = [
     "OPERATOR",
     "WAKE_CHANNEL",
     "Candidate",
+    "Contradiction",
     "Cursor",
     "Demand",
     "Depth",
@@ -139,6 +148,7 @@ __all__ = [
     "Progress",
     "QueueSettings",
     "RecordedTaskQueue",
+    "Verified",
     "Why",
     "WorkerRow",
     "append_logs",
@@ -201,5 +211,7 @@ __all__ = [
     "take_epoch",
     "unclaimed",
     "uncordon",
+    "verify_newest",
+    "verify_slice",
     "walk_gates",
 ]

@@ -21,6 +21,7 @@ from core.urls import plain
 from services.scheduler.ticks import cancels, due, expire, gates, overdue, rescue, sweep, watch
 from tests.conftest import _admin
 from tests.leading import OwnClock, leading
+from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -188,7 +189,7 @@ async def test_no_duty_of_the_leader_and_no_beat_meets_the_trigger(
     async with Database(url, name="tf-test") as db, db.begin() as tx:
         progress = [queue.Progress(id=one, attempt=1, claim=claims[one], fraction=0.5) for one in ids]
         await queue.record_progress(tx, progress)
-        await queue.beat(tx, worker, free_sync=0, free_async=0)
+        await queue.beat(tx, worker, secret=SECRET, free_sync=0, free_async=0)
         assert await queue.promote_gated(tx, [GateKey(queue="default", owner_id=1, key="key")], types=["a:b"]) == []
         assert await queue.regate(tx, "default") == 0
         assert await queue.cancel(tx, ids, owner_id=None, by="me") == []

@@ -200,6 +200,8 @@ class World:
         self._check_acknowledged(picture, stories)
         self._check_deaths(picture, stories)
         self._check_limits(picture)
+        verified = self.run(queue.verify_slice(self.observer, queue.FIRST_ID, tasks=1000, events=10_000))
+        hold("what taskflow verify proves", verified.found, when=verified.done and not verified.found)
         if self.before is not None:
             _check_past(self.before, picture)
         self.before = picture

@@ -155,6 +155,9 @@ def test_the_first_quarter_of_an_hour(dev: Dev) -> None:
     assert "tasks:count" in json.dumps(json.loads(dev.taskflow("worker", "ls", "-o", "json").stdout))
     examined = dev.taskflow("doctor")
     assert examined.returncode == 0, examined.stdout
+    verified = dev.taskflow("verify")
+    assert verified.returncode == 0, verified.stdout
+    assert "nothing contradicts them" in verified.stdout
 
     # A changed file is run as it is now.
     (dev.folder / "tasks.py").write_text(TASKS.replace('"version": 1', '"version": 2'))

@@ -222,7 +222,7 @@ def test_worker_takes_modules_where_it_takes_commands(monkeypatch: pytest.Monkey
     assert started[1][1]["TASKFLOW_WORKER_QUEUES"] == "a"
 
 
-@pytest.mark.parametrize("command", [["dev"], ["doctor"], ["worker", "app"]])
+@pytest.mark.parametrize("command", [["dev"], ["doctor"], ["verify"], ["worker", "app"]])
 def test_without_the_server_installed_it_names_the_package(monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     monkeypatch.setattr(server, "SERVER", "taskflow-server-that-is-not-there")
     told = run(*command)

@@ -30,6 +30,7 @@ app.add_typer(keys.app, name="key")
 app.command("login")(keys.login)
 app.command("register")(keys.register)
 app.command("doctor")(server.doctor)
+app.command("verify")(server.verify)
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - so a callback is called

@@ -1,4 +1,4 @@
-"""Commands that run parts of the server: `taskflow dev`, `taskflow doctor`, and a worker.
+"""Commands that run parts of the server: `taskflow dev`, `taskflow doctor`, `taskflow verify`, and a worker.
 
 The SDK imports nothing of the server; these become one of its processes, when it is installed.
 """
@@ -11,6 +11,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
+from uuid import UUID  # noqa: TC003 - typer reads the annotations
 
 import typer
 
@@ -38,8 +39,19 @@ def dev(
 
 
 def doctor(o: As = Format.TABLE) -> None:
-    """Check the installation: stores, schema, clocks, leader, workers. Exit code 1 when something is wrong."""
+    """Check stores, schema, clocks, leader, workers and the newest tasks. Exit code 1 when something is wrong."""
     run("core.doctor", ["-o", o.value])
+
+
+def verify(
+    o: As = Format.TABLE,
+    after: Annotated[UUID | None, typer.Option(help="id of the last task not to be read, to continue a run")] = None,
+) -> None:
+    """Read all tasks and events, and prove that they agree. Exit code 1, and the ids, when they do not.
+
+    Needs DATABASE_URL, with the login of the migrations or of the API. It changes nothing and keeps no snapshot open.
+    """
+    run("core.verify", ["-o", o.value, *(["--after", str(after)] if after else [])])
 
 
 def run(
