@@ -22,6 +22,7 @@ from core.lua import load
 from core.redis_client import RedisDown, Server, new_async_client
 
 _SNAPSHOT, _HINT = load("snapshot"), load("hint")
+_WORKERS = load("read"), load("notify")
 _HIGH = f"{LISTS}{PriorityType.HIGH.value}:"
 _MOST_IDS = 4000  # references a script call: some milliseconds of the server's time
 _DRAIN = 5000
@@ -135,10 +136,14 @@ class Steering:
                 await server.call(ask)
 
     async def lead(self) -> None:
-        """Tell for two seconds that somebody leads: without that, others make do by themselves. Never raises."""
+        """Tell for two seconds that somebody leads: without that, others make do by themselves. Never raises.
+
+        It also loads the scripts of workers, which may run them and may not load any.
+        """
         for server in self._servers():
             with suppress(RedisDown, failure.RedisError):
                 await server.call(lambda client: client.set("tf:led", "1", px=LED_MS))
+                await server.call(_load_missing)
 
     def _sides(self, server: Server) -> tuple[bool, bool]:
         return server is self.high, server is self.low
@@ -193,6 +198,13 @@ class Steering:
         if fields := [f"{worker}:{lane.value}" for worker, lane in lanes]:
             with suppress(RedisDown, failure.RedisError):
                 await self.low.call(lambda client: client.hdel("tf:free", *fields))
+
+
+async def _load_missing(client: Any) -> None:
+    known = await client.script_exists(*(script.sha for script in _WORKERS))
+    for script, there in zip(_WORKERS, known, strict=True):
+        if not there:
+            await client.script_load(script.text)
 
 
 def _wants(flat: Sequence[bytes]) -> dict[LaneOf, Want]:

@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError
 from core import embedded, lua, migrate
 from core.lua import load
 from tests.chart import helm
+from tests.chart.test_secrets import stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,7 +32,7 @@ SCRIPTS = {
     "lock": ({"scheduler"}, ["tf:leader"], ["1", "me", "1000"]),
     "snapshot": ({"scheduler"}, ["tf:r:LOW:d:q"], ["1", "1"]),
     "unlock": ({"scheduler"}, ["tf:leader"], ["1", "me"]),
-    "rate": ({"api", "scheduler"}, ["tf:rate:a"], ["1", "1000000", "1", "1"]),
+    "rate": ({"api"}, ["tf:rate:a"], ["1", "1000000", "1", "1"]),
     "read": ({"worker", "scheduler"}, ["tf:r:HIGH:d:q"], ["1", "f", "1"]),
     "notify": (
         {"api", "scheduler", "worker"},
@@ -142,12 +143,13 @@ def test_each_service_may_run_its_scripts_and_those_that_lead_are_the_schedulers
     users: dict[str, redis.Redis], script: str
 ) -> None:
     allowed, keys, arguments = SCRIPTS[script]
+    users["scheduler"].script_load(load(script).text)
     for name, client in users.items():
         if name in allowed:
-            client.eval(load(script).text, len(keys), *keys, *arguments)
+            client.evalsha(load(script).sha, len(keys), *keys, *arguments)
         else:
-            with pytest.raises(redis.ResponseError, match=r"(?i)permission|can't access"):
-                client.eval(load(script).text, len(keys), *keys, *arguments)
+            with pytest.raises(redis.ResponseError, match=r"(?i)permission|can't (access|run)"):
+                client.evalsha(load(script).sha, len(keys), *keys, *arguments)
 
 
 def test_every_script_is_tried() -> None:
@@ -182,9 +184,56 @@ def test_nobody_administers_and_nobody_touches_what_is_not_his(users: dict[str, 
         for command in (("FLUSHALL",), ("CONFIG", "GET", "*"), ("ACL", "LIST"), ("KEYS", "*"), ("SHUTDOWN",)):
             refused(name, *command)
         refused(name, "GET", "another")
+    refused("worker", "EVAL", "return 1", "0")
+    refused("worker", "SCRIPT", "LOAD", "return 1")
+    refused("worker", "PUBLISH", "tf:w:1", "look")
+    refused("worker", "HGETALL", "tf:free")
+    refused("api", "BLPOP", "tf:wake", "1")
+    refused("api", "SCRIPT", "FLUSH")
+    refused("scheduler", "SUBSCRIBE", "tf:w:1")
     refused("worker", "GET", "tf:leader")
     refused("worker", "GET", "tf:rate:a")
     refused("worker", "SET", "tf:led", "1")
     refused("api", "SET", "tf:led", "1")
     refused("api", "SET", "tf:leader", "9:me")
     refused("api", "SET", "tf:generation", "x")
+
+
+def rendered(*secrets: helm.Object, **values: str) -> list[helm.Object]:
+    return helm.objects(helm.in_cluster(secrets=secrets, values=values))
+
+
+def acl(found: list[helm.Object]) -> str:
+    return str(helm.one(found, "Secret", "taskflow-redis")["stringData"]["users.acl"])
+
+
+def command(found: list[helm.Object]) -> list[str]:
+    job = next(each for each in found if each["kind"] == "Job" and "-migrate-" in each["metadata"]["name"])
+    return list(job["spec"]["template"]["spec"]["containers"][0]["command"])
+
+
+def noted(found: list[helm.Object]) -> bool:
+    """Whether Redis is started again when it gets other users."""
+    pod = helm.one(found, "Deployment", "taskflow-redis-low")["spec"]["template"]["metadata"]
+    return pod.get("annotations", {}).get("taskflow.dev/worker-rights") == "functions"
+
+
+def test_the_second_step_is_taken_by_a_value_and_taken_back() -> None:
+    taken, back = (rendered(workerRights=rights) for rights in ("functions", "tables"))
+    assert command(taken)[-2:] == ["--worker-rights", "functions"]
+    assert command(back)[-2:] == ["--worker-rights", "tables"]
+    assert noted(taken)
+    assert not noted(back)
+    assert "+@all" not in acl(taken)
+    assert acl(back).count("+@all -@admin -@dangerous +info") == 3
+    assert "+client|unblock" in acl(back)
+
+
+def test_a_release_of_before_keeps_its_users_until_it_is_told_otherwise() -> None:
+    before = stored(helm.one(rendered(workerRights="tables"), "Secret", "taskflow-redis"))
+    kept, fresh = (rendered(*secrets) for secrets in ([before], []))
+    assert "+@all" in acl(kept)
+    assert not noted(kept)
+    assert "+@all" not in acl(fresh)
+    assert noted(fresh)
+    assert all("--worker-rights" not in command(found) for found in (kept, fresh))

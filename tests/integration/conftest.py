@@ -21,15 +21,20 @@ if TYPE_CHECKING:
 PASSWORD = secrets.token_hex(8)
 
 
-@pytest.fixture(scope="session")
-def server_with_roles(postgres: Servers) -> Servers:
-    """The run's PostgreSQL with the four roles. They belong to the server: other tests may meet them, so they stay."""
+def make_roles(postgres: Servers) -> None:
+    """Make the services' roles on a server where they may be already."""
     for role in roles.RIGHTS:
         _admin(
             postgres,
             f"do $$ begin create role {role}; exception when duplicate_object then null; end $$",
             f"alter role {role} login nosuperuser password '{PASSWORD}'",
         )
+
+
+@pytest.fixture(scope="session")
+def server_with_roles(postgres: Servers) -> Servers:
+    """The run's PostgreSQL with the four roles. They belong to the server: other tests may meet them, so they stay."""
+    make_roles(postgres)
     return postgres
 
 

@@ -10,6 +10,7 @@ import redis
 from core import config
 from core.lua import load
 from core.redis_client import RedisDown, Server, get_redis_client
+from core.references import References
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,3 +61,18 @@ async def test_what_the_user_may_not_do_is_redis_down(low: Server) -> None:
     assert not low.usable
     assert not low.breaker.open
     assert await low.call(lambda client: client.set("tf:mine", "1"))
+
+
+async def test_the_leader_loads_the_scripts_that_a_worker_may_run_and_not_load(
+    low: Server, redis_servers: Servers
+) -> None:
+    assert redis_servers.redis_low is not None
+    with redis.Redis(*redis_servers.redis_low) as admin:
+        admin.script_flush()
+        with pytest.raises(RedisDown):
+            await low.run(load("read"), [], ["1", "", ""])
+        with config.override(redis_username_low=None, redis_password_low=None):
+            async with References() as leader:
+                await leader.lead()
+    assert await low.run(load("read"), [], ["1", "", ""]) == [1]
+    assert low.usable

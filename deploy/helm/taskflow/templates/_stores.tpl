@@ -29,8 +29,28 @@ SQL
 echo "roles and database are there"
 {{- end -}}
 
+{{/* What workers and Redis users may do: "functions" names what today's services use, "tables" is what services of
+earlier versions need. Without a word of the values a release keeps what it has, and a new one begins with "functions". */}}
+{{- define "taskflow.workerRights" -}}
+{{- $old := lookup "v1" "Secret" .Release.Namespace (include "taskflow.secret.redis" .) -}}
+{{- $acl := include "taskflow.kept" (list $old "users.acl" "") -}}
+{{- if .Values.workerRights }}{{ .Values.workerRights }}{{ else if contains "+@all" $acl }}tables{{ else }}functions{{ end -}}
+{{- end -}}
+
+{{/* The commands of a service, those inside the scripts of libs/core/lua included. A worker runs only scripts that the
+scheduler has loaded, and publishes nothing. */}}
+{{- define "taskflow.redis.commands" -}}
+{{- $all := "+auth +hello +ping +quit +info +client|id +client|setinfo +client|setname +evalsha +exists +get +llen +lpush +ltrim +rpush" -}}
+{{- $notify := "+hget +decrby +scard +sadd" -}}
+{{- if eq . "api" }}{{ $all }} {{ $notify }} +eval +set +time +publish
+{{- else if eq . "scheduler" }}{{ $all }} {{ $notify }} +eval +script|exists +script|load +set +del +unlink +hset +hdel +hgetall +lpop +blpop +smembers +pexpire +scan +publish
+{{- else }}{{ $all }} {{ $notify }} +set +hset +hdel +lpop +blmpop +client|unblock +subscribe +unsubscribe
+{{- end }}
+{{- end -}}
+
 {{/* A user of the bundled Redis: what its service touches, and nothing that administers. Call with
-(list name password rules). */}}
+(dict "root" $ "service" service "name" name "password" password "keys" keys). */}}
 {{- define "taskflow.redis.user" -}}
-user {{ index . 0 }} on #{{ index . 1 | sha256sum }} {{ index . 2 }} +@all -@admin -@dangerous
+user {{ .name }} on #{{ .password | sha256sum }} {{ .keys }} {{ if eq (include "taskflow.workerRights" .root) "functions" }}{{ include "taskflow.redis.commands" .service }}
+{{- else }}+@all -@admin -@dangerous +info{{ if eq .service "worker" }} +client|unblock{{ end }}{{ end }}
 {{- end -}}

@@ -42,7 +42,7 @@ spec:
     - name: migrate
       image: {{ include "taskflow.image" (dict "root" . "role" "api") }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
-      command: [/opt/taskflow/bin/python, -I, -u, -m, core.migrate]
+      command: [/opt/taskflow/bin/python, -I, -u, -m, core.migrate{{ with .Values.workerRights }}, --worker-rights, {{ . }}{{ end }}]
       env:
         {{- include "taskflow.env.database" $who | nindent 8 }}
         {{- range $variable, $key := dict "TASKFLOW_ADMIN_USERNAME" "username" "TASKFLOW_ADMIN_PASSWORD" "password" "TASKFLOW_ADMIN_API_KEY" "api-key" }}
