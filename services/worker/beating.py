@@ -216,7 +216,7 @@ class LogKeeper:
         chunks: dict[Key, queue.LogChunk] = {}
         for job in jobs:
             text, job.logs = "".join(job.logs), []
-            chunks[job.key] = queue.LogChunk(id=job.task.id, attempt=job.task.attempt, text=text)
+            chunks[job.key] = queue.LogChunk(id=job.task.id, attempt=job.task.attempt, claim=job.task.claim, text=text)
         try:
             async with self._database.connection() as tx:
                 await queue.append_logs(tx, list(chunks.values()))

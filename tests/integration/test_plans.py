@@ -97,6 +97,12 @@ CASES: dict[str, tuple[CASE, dict[str, tuple[set[str], int]]]] = {
         {"progress": ({PK}, 400)},
     ),
     "still_held": (lambda tx: queue.still_held(tx, ENDINGS), {"still_held": ({PK}, 200)}),
+    "append_logs": (
+        lambda tx: queue.append_logs(
+            tx, [queue.LogChunk(id=e.id, attempt=1, claim=e.claim, text="x") for e in ENDINGS]
+        ),
+        {"append_logs": ({PK}, 200)},
+    ),
     "inventory": (lambda tx: queue.inventory(tx, WORKER, secret=SECRET), {"inventory": ({"tasks_held"}, 1000)}),
     "finish": (lambda tx: queue.finish(tx, ENDINGS), {"succeed": ({PK}, 200)}),
     "finish in another way": (

@@ -145,7 +145,7 @@ async def test_the_worker_does_its_work(url: str) -> None:
             assert len(await queue.finish(tx, endings)) == 4
             assert len(await queue.ended_under(tx, endings)) == 4
             await queue.record_fenced(tx, endings)
-            await queue.append_logs(tx, [queue.LogChunk(id=ids[0], attempt=1, text="more")])
+            await queue.append_logs(tx, [queue.LogChunk(id=ids[0], attempt=1, claim=claim, text="more")])
         async with db.begin() as tx:
             assert await queue.drain_worker(tx, worker, secret=SECRET)
             await queue.retire_worker(tx, worker, secret=SECRET)

@@ -171,10 +171,12 @@ async def test_what_another_worker_holds_cannot_be_ended_with_all_that_the_role_
                 assert await queue.finish(tx, forged) == []
                 assert await queue.finish(tx, forged, skip_locked=True) == []
                 assert await queue.ended_under(tx, forged) == set()
+                await queue.append_logs(tx, [queue.LogChunk(id=ids[0], attempt=1, claim=guess, text="forged")])
         async with busy.connection() as tx:
             mine = [Ending(one, 1, claim, Cause.SUCCEED, Reason.RETURNED, '"true"') for one in ids]
             assert len(await queue.finish(tx, mine)) == 3
     assert asked(url_with_roles, "select array_agg(distinct result::text) from tasks") == ['"true"']
+    assert asked(url_with_roles, "select count(*) from task_logs") == 0
 
 
 async def test_the_second_step_is_refused_while_an_older_worker_lives(url_with_roles: str) -> None:

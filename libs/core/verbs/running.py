@@ -64,6 +64,7 @@ class LogChunk:
 
     id: UUID
     attempt: int
+    claim: UUID
     text: str
 
 
@@ -248,10 +249,11 @@ async def record_fenced(tx: Tx, endings: Sequence[Ending]) -> None:
 
 
 async def append_logs(tx: Tx, chunks: Sequence[LogChunk]) -> None:
-    """Keep what handlers wrote."""
+    """Keep what handlers wrote; text of an attempt that is not held any more is dropped."""
     await tx.execute(
         call("append_logs"),
         [chunk.id for chunk in chunks],
         [chunk.attempt for chunk in chunks],
         [chunk.text for chunk in chunks],
+        [chunk.claim for chunk in chunks],
     )
