@@ -1,7 +1,7 @@
 """The worker functions in a database: made of core/sql beside the migrations, dropped when no worker needs them.
 
 They run with the rights of their owner, the role that migrates. A worker's role may call them and needs no other
-right. docs/decisions/0013 says why.
+right. docs/decisions/0019 says why.
 """
 
 import asyncio
