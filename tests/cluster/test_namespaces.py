@@ -135,8 +135,9 @@ def test_a_lost_namespace_stops_no_other_and_comes_back(served: Served, say: Cal
     release.kube("wait", "--for=condition=Ready", "tq/default", "--timeout=60s", within=70)
     assert (serves(release, far), serves(release, near)) == (False, True)
     log = release.kube("logs", release.leader("operator"), "--tail=500")
-    [line] = {line for line in log.splitlines() if "a namespace cannot be served" in line and far.namespace in line}
-    say(f"the operator's log: {json.loads(line)['event']}: {json.loads(line)['why']}"[:300])
+    lines = [line for line in log.splitlines() if "a namespace cannot be served" in line and far.namespace in line]
+    assert lines
+    say(f"the operator's log: {json.loads(lines[0])['event']}: {json.loads(lines[0])['why']}"[:300])
     assert release.kube.ready("operator") == release.kube.names("operator")
 
     made(far.namespace)

@@ -46,4 +46,5 @@ def lives(release: Release) -> dict[str, int]:
     return {
         pod["metadata"]["uid"]: sum(one["restartCount"] for one in pod["status"].get("containerStatuses", []))
         for pod in release.kube.pods()
+        if "job-name" not in pod["metadata"]["labels"]
     }
