@@ -39,6 +39,7 @@ AS_ROOT, AS_USER, OLD_LANDLOCK, LANDLOCK = COLUMNS = (
     "in a pod, Landlock 2 to 5",
     "in a pod, Landlock 6 or newer",
 )
+NO_CALL = "no such call here"  # a container's seccomp profile refuses it, whatever it is used on
 FOUND = "open, found"  # and what was looked for is there
 
 
@@ -46,7 +47,7 @@ def cells(answers: dict[str, dict[str, str]]) -> dict[str, str]:
     """One cell a row: all attempts of it must have ended alike."""
     found = {}
     for row, (target, attempts) in ROWS.items():
-        said = {answers[target][attempt].partition(",")[0] for attempt in attempts}
+        said = {answers[target][attempt].partition(",")[0] for attempt in attempts} - {NO_CALL}
         assert len(said) == 1, (row, answers[target])
         found[row] = said.pop()
     return found

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REFUSED = {errno.EPERM, errno.EACCES}
+NO_CALL = "no such call here"
 PIDFD_GETFD = 438
 PTRACE_SEIZE = 0x4206
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -76,9 +77,9 @@ def tries(pid: int, payload: bytes, password: bytes) -> dict[str, str]:
         "environ": attempt(lambda: password in (place / "environ").read_bytes()),
         "payload in memory": attempt(lambda: seen(place, payload)),
         "password in memory": attempt(lambda: seen(place, password)),
-        "process_vm_readv": attempt(lambda: readv(pid)),
+        "process_vm_readv": known(readv) or attempt(lambda: readv(pid)),
         "descriptors": attempt(lambda: [link.readlink() for link in (place / "fd").iterdir()]),
-        "pidfd_getfd": attempt(lambda: getfd(pid)),
+        "pidfd_getfd": known(getfd) or attempt(lambda: getfd(pid)),
         "trace": traced(pid),
         "signal": attempt(lambda: os.kill(pid, 0)),
         "signal by pidfd": attempt(lambda: pidfd_signal(pid)),
@@ -93,6 +94,11 @@ def attempt(action: Callable[[], object]) -> str:
             raise
         return "refused"
     return "open, found" if answer is True else "open"
+
+
+def known(action: Callable[[int], None]) -> str:
+    """Nothing, or that a container's seccomp profile refuses this call altogether: on this very process, too."""
+    return "" if attempt(lambda: action(os.getpid())) == "open" else NO_CALL
 
 
 def seen(place: Path, wanted: bytes) -> bool:
