@@ -125,7 +125,7 @@ class Database:
         """Return a connection outside the pool; the caller closes it. Raises Unavailable."""
         try:
             return await self._connect()
-        except (*LOST, *_REFUSED) as error:
+        except (*LOST, pg.PostgresError) as error:  # a password or a database that is refused, too
             raise Unavailable(_sentence(error)) from error
 
     async def _connect(self, *_: Any, **driver: Any) -> Tx:
@@ -139,7 +139,7 @@ class Database:
             await self._pool.expire_connections()
         try:
             return await self._pool.acquire(timeout=ACQUIRE_SECONDS)
-        except (*LOST, *_REFUSED) as error:
+        except (*LOST, pg.PostgresError) as error:  # a password or a database that is refused, too
             raise Unavailable(_sentence(error)) from error
 
     async def _release(self, connection: Tx) -> None:

@@ -116,3 +116,12 @@ async def test_of_several_hosts_the_one_that_answers_is_asked_first_next_time(da
         await connection.close()
     async with Database(url, name="t") as db:
         assert await pid_of(db)
+
+
+async def test_whatever_refuses_a_connection_it_is_unavailable(database_url: str) -> None:
+    nowhere = database_url.replace("/test_", "/gone_")
+    async with Database(nowhere, name="t") as db:
+        with pytest.raises(Unavailable, match="does not exist"):
+            await pid_of(db)
+        with pytest.raises(Unavailable, match="does not exist"):
+            await db.own_connection()
