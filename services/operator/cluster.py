@@ -51,6 +51,7 @@ class Kind:
 
 TASKQUEUES: Final = Kind("apis/taskflow.dev/v1alpha1", "taskqueues")
 DEPLOYMENTS: Final = Kind("apis/apps/v1", "deployments")
+REPLICASETS: Final = Kind("apis/apps/v1", "replicasets")
 PODS: Final = Kind("api/v1", "pods")
 BUDGETS: Final = Kind("apis/policy/v1", "poddisruptionbudgets")
 EVENTS: Final = Kind("api/v1", "events")

@@ -1,18 +1,20 @@
 """Puts together what the planner looks at: from the mirror, or straight from the sources.
 
 The order of the second way is part of the promise that no task is interrupted: first the pods, then PostgreSQL, then
-the Deployment, whose resourceVersion is the precondition of the write (see plan.py).
+the Deployment, whose resourceVersion is the precondition of the write (see plan.py), and its ReplicaSets last.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from core import queue_manager as queue
-from core.errors import Conflict, NotFound
-from services.operator import apply, objects
+from core import telemetry
+from core.errors import Conflict, Forbidden, NotFound
+from services.operator import apply, objects, rollouts
 from services.operator.answer import TaskQueueStatus
-from services.operator.cluster import DEPLOYMENTS, PODS
+from services.operator.cluster import DEPLOYMENTS, PODS, REPLICASETS
 from services.operator.mirror import key_of
 from services.operator.observe import deployment_view, pod_views, workers_by_pod
 from services.operator.spec import TaskQueueSpec, queue_name
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from services.operator.desk import Desk, Facts, Seen
 
 LEAST_COUNT: Final = 10_000
+log = telemetry.get_logger("operator")
 
 
 def from_mirror(
@@ -63,7 +66,7 @@ async def from_sources(
         desk.mirror.put(DEPLOYMENTS, live)
     except NotFound:
         live = None
-    return QueueView(
+    view = QueueView(
         name=name,
         generation=taskqueue["metadata"]["generation"],
         deleting=bool(taskqueue["metadata"].get("deletionTimestamp")),
@@ -75,6 +78,27 @@ async def from_sources(
         conflict=seen.conflict or seen.foreign or desk.rivals.of(namespace, deployment),
         settings_applied=seen.settled == taskqueue["metadata"]["generation"] and not seen.conflict,
     )
+    if view.deployment is None or not rollouts.ongoing(view):
+        return view
+    sizes = await _sizes(desk, namespace, name)
+    return replace(view, deployment=replace(view.deployment, sizes=sizes))
+
+
+async def _sizes(desk: Desk, namespace: str, name: str) -> dict[str, int]:
+    """How many pods the ReplicaSets of each template shall have, the oldest first.
+
+    They are read last, because what they do follows the Deployment.
+    """
+    try:
+        found = await desk.cluster.items(REPLICASETS, namespace, selector=_selector(name))
+    except Forbidden as refused:  # the roles of an older chart: rollouts are waited for
+        log.warning("ReplicaSets cannot be read", taskqueue=name, namespace=namespace, why=str(refused))
+        return {}
+    sizes: dict[str, int] = {}
+    for one in sorted(found, key=lambda one: str(one["metadata"].get("creationTimestamp", ""))):
+        template = objects.label_of(one)
+        sizes[template] = sizes.get(template, 0) + int(one["spec"].get("replicas") or 0)
+    return sizes
 
 
 def _own(live: Json | None, taskqueue: Json) -> Json | None:

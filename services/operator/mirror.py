@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from services.operator.cluster import DEPLOYMENTS, PODS, TASKQUEUES, Json, Kind
-from services.operator.objects import DELETION_COST, HASH_LABEL, MANAGED_BY, QUEUE_LABEL, label_of
+from services.operator.objects import DELETION_COST, HASH_LABEL, MANAGED_BY, QUEUE_LABEL, label_of, surge_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -132,6 +132,7 @@ def _deployment(body: Json, metadata: Json, notes: Json) -> Json:
         "metadata": metadata,
         "spec": {
             "replicas": spec.get("replicas"),
+            "strategy": {"rollingUpdate": {"maxSurge": surge_of(body)}},
             "template": {"metadata": {"labels": {HASH_LABEL: label_of(body)}}},
         },
         "status": {**counts, "conditions": conditions},

@@ -142,11 +142,40 @@ def deployment(
         "spec": {
             "selector": {"matchLabels": selector(name)},
             "revisionHistoryLimit": 3,
-            # A new pod first, then an old one goes: what runs has drainSeconds to end.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": "25%"}},
+            # A new pod first, then an old one goes: what runs has drainSeconds to end. How many at once: see `surge`.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": template,
         },
     }
+
+
+def surge(live: Mapping[str, Any] | None) -> int:
+    """Return how many pods a rollout of a Deployment may have beyond its replicas: a quarter of them, and at least one.
+
+    A number, because of a percentage the Deployment makes less when `replicas` fall, and takes old pods away for that,
+    too. For the same reason it never falls while pods are being replaced.
+    """
+    if live is None:
+        return 1
+    quarter = max(1, -(-int((live.get("spec") or {}).get("replicas") or 0) // 4))
+    return max(quarter, surge_of(live)) if rolling(live) else quarter
+
+
+def surge_of(live: Mapping[str, Any]) -> int:
+    """Return how many pods a rollout of a Deployment may have beyond its replicas, as it is set now."""
+    spec = live.get("spec") or {}
+    said = ((spec.get("strategy") or {}).get("rollingUpdate") or {}).get("maxSurge", "25%")
+    if isinstance(said, int):
+        return said
+    percent = int(said.removesuffix("%"))
+    return -(-int(spec.get("replicas") or 0) * percent // 100)
+
+
+def rolling(live: Mapping[str, Any]) -> bool:
+    """Tell whether a Deployment replaces pods, or has not looked at its spec yet."""
+    status = live.get("status") or {}
+    behind = int(status.get("observedGeneration") or 0) < int(live["metadata"].get("generation") or 0)
+    return behind or int(status.get("updatedReplicas") or 0) < int(status.get("replicas") or 0)
 
 
 def budget(spec: TaskQueueSpec, *, name: str, namespace: str, uid: str, instance: str = "") -> Json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from services.operator.objects import CONTAINER, DELETION_COST, HASH_LABEL, label_of
+from services.operator.objects import CONTAINER, DELETION_COST, HASH_LABEL, label_of, rolling, surge_of
 from services.operator.views import DeploymentView, PodView, PodWorkerView
 
 if TYPE_CHECKING:
@@ -84,9 +84,10 @@ def deployment_view(found: Json | None) -> DeploymentView | None:
     return DeploymentView(
         replicas=_replicas(found),
         resource_version=about["resourceVersion"],
-        rolling=behind or replaced < existing,
+        rolling=rolling(found),
         replacing=not behind and replaced < existing,
         existing=existing,
+        surge=surge_of(found),
         ready_replicas=int(status.get("readyReplicas") or 0),
         template=label_of(found),
         failure=_failure(status),

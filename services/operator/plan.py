@@ -14,9 +14,8 @@ that hold nothing, can take nothing and are ahead in that order:
   still busy with an earlier change, nothing is lowered;
 - a worker is not uncordoned while more pods are there than ordered: it may be the one that is about to go. A tick that
   uncordons lowers nothing;
-- while pods are replaced by those of a new template, nobody is cordoned and all are uncordoned, but on the way to none:
-  the pods beyond what is ordered are the rollout's own, and it waits until they are ready. Whom it takes away has
-  drainSeconds to end.
+- while pods are replaced by those of a new template, only old ones go: `rollouts` says how. Whom the rollout itself
+  takes away has drainSeconds to end.
 
 What is left to the drain of a pod that is told to go: a container that starts, registers and claims between being seen
 waiting and being taken away.
@@ -27,7 +26,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from services.operator import report, scaling, trials, victims, windows
+from services.operator import report, rollouts, scaling, trials, victims, windows
 from services.operator.spec import holds_deletion
 from services.operator.views import Desired, Plan, Scale
 
@@ -53,7 +52,7 @@ def plan(spec: TaskQueueSpec, view: QueueView, history: History, *, now: float, 
     if trying:
         history = replace(history, last_busy=now)
     wish = _wish(spec, view, ordered, history, now, trying=trying)
-    chosen = victims.choose(view, wish.replicas, ordered)
+    chosen = (rollouts if rollouts.ongoing(view) else victims).choose(view, wish.replicas, ordered)
     if not view.workers_known or _foreign(view):
         chosen = victims.Victims(excess=chosen.excess)
     orphan = view.deleting and spec.deletion_policy == "Orphan"
@@ -108,7 +107,8 @@ def _scale(view: QueueView, wish: Desired, chosen: Victims, ordered: int) -> Sca
         return None
     to = wish.replicas
     if to < ordered:
-        to = victims.lowest(view, chosen, to, ordered) if view.workers_known else ordered
+        way = rollouts if rollouts.ongoing(view) else victims
+        to = way.lowest(view, chosen, to, ordered) if view.workers_known else ordered
     if to == ordered:
         return None
     return Scale(from_=ordered, to=to, reason=wish.reason, resource_version=deployment.resource_version)

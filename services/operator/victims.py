@@ -70,26 +70,19 @@ def choose(view: QueueView, target: int, ordered: int) -> Victims:
     """Return which pods shall go so that `target` are left, where `ordered` have been asked for."""
     pods = active(view.pods)
     excess = len(pods) - ordered
-    # A rollout has more pods than are ordered, and waits for the new ones to be ready: who cordoned those would stop it
-    # for good. Nothing is lowered during one but to none.
-    replacing = bool(target) and view.deployment is not None and view.deployment.replacing
     # An idle worker in place of a busy one, but not while tasks wait: then idle is a moment between two tasks, and
     # going after such moments would never come to an end.
     swap = view.demand is not None and not view.demand.queued
-    ranked = sorted(pods, key=lambda pod: _rank(pod, swap=swap))
-    count = 0 if replacing else max(0, len(pods) - target)
+    ranked = sorted(pods, key=lambda pod: place(pod, swap=swap))
+    count = max(0, len(pods) - target)
     chosen, others = ranked[:count], ranked[count:]
     ready_to_go = {pod.uid for pod in chosen if removable(pod)}
     return Victims(
         pods=tuple(chosen),
         cordon=tuple(worker.id for pod in chosen for worker in pod.workers if worker.state == "alive"),
-        # While there are more than ordered, a cordoned worker may be the one that is going this very moment. In a
-        # rollout any of them may be, and has its drain.
+        # While there are more than ordered, a cordoned worker may be the one that is going this very moment.
         uncordon=tuple(
-            worker.id
-            for pod in others
-            for worker in pod.workers
-            if worker.state == "cordoned" and (excess <= 0 or replacing)
+            worker.id for pod in others for worker in pod.workers if worker.state == "cordoned" and excess <= 0
         ),
         mark=tuple(pod.name for pod in chosen if pod.uid in ready_to_go and not pod.marked),
         unmark=tuple(pod.name for pod in pods if pod.marked and pod.uid not in ready_to_go and excess <= 0),
@@ -105,7 +98,7 @@ def lowest(view: QueueView, victims: Victims, target: int, ordered: int) -> int:
     if deployment is None or target >= ordered or victims.uncordon:
         return ordered
     if not target and pods and all(removable(pod) and pod.marked for pod in pods):
-        return 0  # every pod may go, so whatever order they go in is right, also in a rollout
+        return 0  # every pod may go, so whatever order they go in is right
     missing = max(0, -victims.excess)
     unsettled = victims.excess > 0 or deployment.rolling or (missing and deployment.existing != len(pods))
     # A pod that is not ready goes before those that are, so each of these must be one that may go.
@@ -113,17 +106,20 @@ def lowest(view: QueueView, victims: Victims, target: int, ordered: int) -> int:
     return ordered if unsettled or at_risk else max(target, ordered - missing - victims.going)
 
 
-def _rank(pod: PodView, *, swap: bool) -> tuple[int, int, float, str]:
-    """Return the place of a pod among those to go: first what the ReplicaSet takes first, last what is busy."""
+def place(pod: PodView, *, swap: bool) -> tuple[int, int, float, str]:
+    """Return the place of a pod among those to go: first what the ReplicaSet takes first, last what is busy.
+
+    `swap`: an idle worker may go in place of a busy one that is cordoned already.
+    """
     held = sum(worker.running for worker in pod.workers)
     if removable(pod):
-        place = 1 if pod.workers else 0
+        first = 1 if pod.workers else 0
     elif cordoned(pod) and (not held or not swap):
-        place = 2
+        first = 2
     elif not pod.workers:
-        place = 3  # it starts: colder than any that is idle
+        first = 3  # it starts: colder than any that is idle
     elif not held:
-        place = 4
+        first = 4
     else:
-        place = 5 if cordoned(pod) else 6
-    return place, held, pod.age, pod.name
+        first = 5 if cordoned(pod) else 6
+    return first, held, pod.age, pod.name

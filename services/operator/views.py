@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from services.operator.answer import TaskQueueStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
 BROKEN: Final = frozenset(
@@ -108,10 +108,12 @@ class PodView:
 class DeploymentView:
     """The Deployment of a TaskQueue.
 
-    `replicas` is spec.replicas, `existing` is status.replicas. `rolling`: status.observedGeneration is behind
+    `replicas` is spec.replicas, `existing` is status.replicas, `surge` how many pods more a rollout may have.
+    `rolling`: status.observedGeneration is behind
     metadata.generation, or status.updatedReplicas < status.replicas; `replacing` is the latter without the former:
     pods of another template are on their way in, and one or more of those counted are a surge. `template` is
-    the hash that new pods carry. `failure`: why no pod can be made (a quota, Pod Security), in the API server's words.
+    the hash that new pods carry. `sizes`: how many pods the ReplicaSets of each template shall have, by its hash; None:
+    nobody looked. `failure`: why no pod can be made (a quota, Pod Security), in the API server's words.
     """
 
     replicas: int
@@ -119,6 +121,8 @@ class DeploymentView:
     rolling: bool = False
     replacing: bool = False
     existing: int = 0
+    surge: int = 1
+    sizes: Mapping[str, int] | None = None
     ready_replicas: int = 0
     template: str = ""
     failure: str = ""

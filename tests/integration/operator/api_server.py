@@ -27,6 +27,7 @@ CREATED = "2026-01-01T00:00:00Z"
 KINDS = {
     "taskqueues": ("apis/taskflow.dev/v1alpha1", "TaskQueue"),
     "deployments": ("apis/apps/v1", "Deployment"),
+    "replicasets": ("apis/apps/v1", "ReplicaSet"),
     "pods": ("api/v1", "Pod"),
     "events": ("api/v1", "Event"),
     "namespaces": ("api/v1", "Namespace"),

@@ -52,6 +52,7 @@ class Pod:
     cost: int = 0
     restarts: int = 0
     born: int = 0
+    template: str = ""
 
     @property
     def live(self) -> Process | None:
@@ -233,8 +234,7 @@ class World:
         now = float(self.step)
         if self.history is None:
             self.history = windows.restored(self.status, self.replicas, now, AT)
-        deployment = DeploymentView(replicas=self.replicas, resource_version=str(self.version), existing=len(self.pods))
-        view = QueueView(name="q", demand=demand, pods=views, deployment=deployment, status=self.status)
+        view = QueueView(name="q", demand=demand, pods=views, deployment=self._deployment(), status=self.status)
         made = plan(self.spec, view, self.history, now=now, at=AT)
         self.history = made.history
         self.plans.append(made)
@@ -252,6 +252,9 @@ class World:
         self.status = made.status
         yield
 
+    def _deployment(self) -> DeploymentView:
+        return DeploymentView(replicas=self.replicas, resource_version=str(self.version), existing=len(self.pods))
+
     def _pod(self, pod: Pod) -> PodView:
         return PodView(
             name=pod.name,
@@ -263,6 +266,7 @@ class World:
             restarts=pod.restarts,
             marked=pod.cost < 0,
             age=float(self.step - pod.born),
+            template=pod.template,
         )
 
     def _workers(self, pod: Pod) -> tuple[PodWorkerView, ...]:

@@ -16,6 +16,7 @@
 - {apiGroups: [taskflow.dev], resources: [taskqueues/finalizers], verbs: [update]}
 - {apiGroups: [apps], resources: [deployments], verbs: [get, list, watch, create, patch]}
 - {apiGroups: [apps], resources: [deployments/scale], verbs: [get, patch]}
+- {apiGroups: [apps], resources: [replicasets], verbs: [list]}
 - {apiGroups: [""], resources: [pods], verbs: [get, list, watch, patch]}
 - {apiGroups: [""], resources: [events], verbs: [create, patch]}
 - {apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [get, create, patch]}
