@@ -125,6 +125,7 @@ class Settings(BaseSettings):
     node_name: str = Field(default="", validation_alias="TASKFLOW_NODE_NAME")
     pod_template: str = Field(default="", validation_alias="TASKFLOW_POD_TEMPLATE")
 
+    release: str = Field(default="", validation_alias="TASKFLOW_RELEASE")
     watch_namespaces: Names = Field(default=(), validation_alias="TASKFLOW_WATCH_NAMESPACES")
     poll_seconds: float = Field(default=5.0, ge=0.5, le=60, validation_alias="TASKFLOW_POLL_SECONDS")
     worker_image: str = Field(default="", validation_alias="TASKFLOW_WORKER_IMAGE")

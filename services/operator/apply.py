@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import Conflict, NotFound
 from services.operator.cluster import BUDGETS, DEPLOYMENTS, MANAGER, PODS, SCALER, TASKQUEUES, Cluster, Json
-from services.operator.objects import DELETION_COST, MANAGED_BY
+from services.operator.objects import DELETION_COST, RELEASE_ANNOTATION, is_taskflows
 from services.operator.spec import FINALIZER
 
 if TYPE_CHECKING:
@@ -93,6 +93,23 @@ async def finalizer(cluster: Cluster, namespace: str, name: str, uid: str, *, wa
         return None
 
 
+async def claim(cluster: Cluster, namespace: str, name: str, uid: str, release: str) -> bool:
+    """Write which release a TaskQueue belongs to, where it names none; True when it is `release`.
+
+    Raises Conflict when somebody else wrote at the same time.
+    """
+    try:
+        about = (await cluster.get(TASKQUEUES, namespace, name))["metadata"]
+        named = (about.get("annotations") or {}).get(RELEASE_ANNOTATION)
+        if about["uid"] != uid or named:
+            return bool(about["uid"] == uid and named == release)
+        wanted = {"resourceVersion": about["resourceVersion"], "annotations": {RELEASE_ANNOTATION: release}}
+        await cluster.merge(TASKQUEUES, namespace, name, {"metadata": wanted})
+    except NotFound:
+        return False
+    return True
+
+
 async def disown(cluster: Cluster, namespace: str, name: str, uid: str) -> None:
     """Take a TaskQueue's ownership off its Deployment and budget, so that they outlive it. Raises Conflict."""
     for kind in (DEPLOYMENTS, BUDGETS):
@@ -120,7 +137,7 @@ def refuse_foreign(live: Json | None, uid: str) -> None:
     if live is None:
         return
     about = live["metadata"]
-    if (about.get("labels") or {}).get(MANAGED_BY) != "taskflow":
+    if not is_taskflows(live):
         raise Conflict(f"there is a Deployment {about['name']} already, and it is not TaskFlow's")
     owner = next((one for one in about.get("ownerReferences") or [] if one.get("controller")), None)
     if owner and owner["uid"] != uid:

@@ -7,12 +7,14 @@ none sets no default queue: one that was deleted comes back with the next operat
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from core import telemetry
 from core.errors import Conflict, Invalid, NotFound, TaskFlowError
 from core.pool import heed_cancel
 from services.operator.cluster import TASKQUEUES, Cluster
+from services.operator.objects import RELEASE_ANNOTATION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +26,8 @@ AGAIN_SECONDS: Final = 10.0
 log = telemetry.get_logger("operator")
 
 
-async def ensure(cluster: Cluster, namespace: str, spec: str, clock: Clock) -> None:
-    """Make the default TaskQueue of `spec` (JSON, or "" for none) if there is none.
+async def ensure(cluster: Cluster, namespace: str, spec: str, clock: Clock, *, release: str) -> None:
+    """Make the default TaskQueue of `spec` (JSON, or "" for none) if there is none. It belongs to `release`.
 
     While the API server does not let us, it is tried again. A spec that the server refuses is logged, and the operator
     goes on without.
@@ -33,7 +35,7 @@ async def ensure(cluster: Cluster, namespace: str, spec: str, clock: Clock) -> N
     said = ""
     while spec and namespace:
         try:
-            if await _made(cluster, namespace, spec):
+            if await _made(cluster, namespace, spec, release):
                 log.info("the default TaskQueue was made", namespace=namespace)
             return
         except (Invalid, ValueError) as refused:
@@ -47,24 +49,30 @@ async def ensure(cluster: Cluster, namespace: str, spec: str, clock: Clock) -> N
         await clock.sleep(AGAIN_SECONDS)
 
 
-async def _made(cluster: Cluster, namespace: str, spec: str) -> bool:
+async def _made(cluster: Cluster, namespace: str, spec: str, release: str) -> bool:
     """Make it unless it is there; True when it was made. Raises what the API server says."""
     try:
         await cluster.get(TASKQUEUES, namespace, NAME)
     except NotFound:
-        await cluster.apply(TASKQUEUES, _manifest(namespace, spec))
-        return True
+        with suppress(Conflict):  # somebody else was quicker
+            await cluster.create(TASKQUEUES, namespace, _manifest(namespace, spec, release))
+            return True
     return False
 
 
-def _manifest(namespace: str, spec: str) -> dict[str, object]:
+def _manifest(namespace: str, spec: str, release: str) -> dict[str, object]:
     read = json.loads(spec)
     if not isinstance(read, dict):
         raise Invalid("TASKFLOW_DEFAULT_QUEUE holds no JSON object", field="default_queue")
     return {
         "apiVersion": "taskflow.dev/v1alpha1",
         "kind": "TaskQueue",
-        "metadata": {"name": NAME, "namespace": namespace, "labels": {"app.kubernetes.io/managed-by": "taskflow"}},
+        "metadata": {
+            "name": NAME,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/managed-by": "taskflow"},
+            "annotations": {RELEASE_ANNOTATION: release},
+        },
         "spec": read,
     }
 

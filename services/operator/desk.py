@@ -24,7 +24,8 @@ class Desk:
     """One term's tools.
 
     `fragment` is the part of a worker's pod that is the same for all (the chart's), `image` the worker's when nobody
-    names one, `rules` what the installation lets templates use.
+    names one, `rules` what the installation lets templates use. `release` is the release whose
+    operator this is, as namespace/name.
     """
 
     cluster: Cluster
@@ -36,6 +37,7 @@ class Desk:
     fragment: Json
     image: str
     rules: Rules
+    release: str
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class Seen:
     settled: int | None = None  # the generation whose settings PostgreSQL has
     settled_at: float = float("-inf")
     conflict: str = ""  # why PostgreSQL did not take the settings
+    told: str = ""  # why another release has it, as it was told last
+    told_at: float = float("-inf")
     foreign: str = ""  # why the Deployment of our name is not ours
     applied: tuple[str, str] = ("", "")  # the template's hash and the deletion policy of our last apply
     applied_digest: str = ""  # of the Deployment's spec after it

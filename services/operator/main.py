@@ -29,7 +29,7 @@ from services.operator.conflicts import Rivals
 from services.operator.desk import Desk
 from services.operator.events import Events
 from services.operator.loop import ScalingLoop
-from services.operator.namespaces import watched
+from services.operator.namespaces import own_release, watched
 from services.operator.policy import Rules
 from services.operator.watching import NamespaceWatches
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _NEEDED: Final = (
     "database_url", "metrics_port", "log_level", "namespace", "lease_name", "pod_name", "watch_namespaces",
-    "worker_image", "worker_pod_file", "worker_secrets", "worker_claims", "poll_seconds", "default_queue",
+    "release", "worker_image", "worker_pod_file", "worker_secrets", "worker_claims", "poll_seconds", "default_queue",
 )  # fmt: skip
 _AGAIN_SECONDS: Final = 5.0
 _LOST: Final = 1
@@ -115,6 +115,7 @@ async def _work(api: Any, term: Term, namespaces: Sequence[str | None], life: Li
             fragment=common,
             image=settings.worker_image,
             rules=rules,
+            release=own_release(),
         )
 
     loop = ScalingLoop(desk, namespaces=namespaces, poll=settings.poll_seconds)
@@ -125,7 +126,9 @@ async def _work(api: Any, term: Term, namespaces: Sequence[str | None], life: Li
         asyncio.create_task(_listen(loop), name="listening"),
         asyncio.create_task(watches.run(), name="watching"),
     }
-    made = default_queue.ensure(cluster, settings.namespace, settings.default_queue, clock.system)
+    made = default_queue.ensure(
+        cluster, settings.namespace, settings.default_queue, clock.system, release=own_release()
+    )
     making = asyncio.create_task(made, name="default queue")
     try:
         gauge.set(1)

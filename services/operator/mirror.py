@@ -11,7 +11,15 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from services.operator.cluster import DEPLOYMENTS, PODS, TASKQUEUES, Json, Kind
-from services.operator.objects import DELETION_COST, HASH_LABEL, MANAGED_BY, QUEUE_LABEL, label_of, surge_of
+from services.operator.objects import (
+    DELETION_COST,
+    HASH_LABEL,
+    MANAGED_BY,
+    QUEUE_LABEL,
+    RELEASE_ANNOTATION,
+    label_of,
+    surge_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,6 +119,8 @@ def slim(kind: Kind, body: Json) -> Json:
     }
     if kind is TASKQUEUES:
         metadata["finalizers"] = about.get("finalizers") or []
+        named = (about.get("annotations") or {}).get(RELEASE_ANNOTATION)
+        metadata["annotations"] = {RELEASE_ANNOTATION: named} if named else {}
         return {"metadata": metadata, "spec": body.get("spec") or {}, "status": body.get("status") or {}}
     labels, notes = about.get("labels") or {}, about.get("annotations") or {}
     metadata["labels"] = {name: labels[name] for name in (QUEUE_LABEL, MANAGED_BY, HASH_LABEL) if name in labels}

@@ -1,9 +1,18 @@
-"""Which namespaces the operator serves."""
+"""Which namespaces the operator serves, and for which release."""
 
 from __future__ import annotations
 
+from core import kube
 from core.config import settings
 from core.errors import SettingError
+
+
+def own_release() -> str:
+    """Return the release that this operator is of, as namespace/name.
+
+    TASKFLOW_RELEASE says it. Operators without Helm are of one release when they stand for the same Lease.
+    """
+    return settings.release or f"{settings.namespace or kube.namespace()}/{settings.lease_name}"
 
 
 def watched() -> tuple[str | None, ...]:

@@ -25,6 +25,8 @@ MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 HASH_ANNOTATION: Final = f"{GROUP}/template-hash"
 HASH_LABEL: Final = HASH_ANNOTATION
 """The same on each pod: which template it was made from. `labelled` says when it is there."""
+RELEASE_ANNOTATION: Final = f"{GROUP}/release"
+INSTANCE: Final = "app.kubernetes.io/instance"
 EPOCH_ANNOTATION: Final = f"{GROUP}/epoch"
 DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 CONTAINER: Final = "worker"
@@ -65,7 +67,7 @@ def selector(taskqueue: str) -> dict[str, str]:
 
 def labels(taskqueue: str, instance: str) -> dict[str, str]:
     """Return what every object of a TaskQueue carries; `instance` is the Helm release, "" when there is none."""
-    release = {"app.kubernetes.io/instance": instance} if instance else {}
+    release = {INSTANCE: instance} if instance else {}
     return {**selector(taskqueue), **release, MANAGED_BY: "taskflow"}
 
 
@@ -104,6 +106,11 @@ def pod_template(
         if container["name"] == CONTAINER and image:
             container.setdefault("image", image)
     return made
+
+
+def is_taskflows(live: Mapping[str, Any]) -> bool:
+    """Tell whether an operator made this object."""
+    return (live["metadata"].get("labels") or {}).get(MANAGED_BY) == "taskflow"
 
 
 def labelled(template: Json) -> Json:

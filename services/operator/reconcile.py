@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from core import queue_manager as queue
 from core import telemetry
 from core.errors import Conflict
-from services.operator import apply, looking, objects, report, reporting, windows, workload
+from services.operator import apply, looking, objects, ownership, report, reporting, windows, workload
 from services.operator.events import Note
 from services.operator.mirror import key_of
 from services.operator.plan import plan
@@ -34,6 +34,12 @@ async def reconcile(desk: Desk, seen: Seen, taskqueue: Json, facts: Facts) -> bo
     deleting = bool(taskqueue["metadata"].get("deletionTimestamp"))
     problems: tuple[str, ...] = ()
     changed = False
+    try:
+        if not await ownership.ours(desk, seen, taskqueue):
+            return False
+    except Conflict as written:
+        log.debug("TaskQueue left for the next round", taskqueue=taskqueue["metadata"]["name"], why=str(written))
+        return True
     await _guard_deletion(desk, taskqueue, spec, deleting=deleting)
     if not deleting:
         changed = await settle(desk, seen, taskqueue, spec)

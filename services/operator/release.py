@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from core import clock, kube, telemetry
 from core.config import require, settings
 from core.errors import Conflict, NotFound, SettingError, TaskFlowError, Throttled, Unavailable
-from services.operator import apply
+from services.operator import apply, ownership
 from services.operator.cluster import DEPLOYMENTS, PODS, SCALER, TASKQUEUES, Cluster
 from services.operator.kopf_app import OURS
 from services.operator.namespaces import watched
@@ -30,9 +30,10 @@ _TRIES: Final = 5
 log = telemetry.get_logger("release")
 
 
-async def release(cluster: Cluster, namespaces: Sequence[str | None]) -> int:
-    """Take our finalizer off all TaskQueues; how many there were. None without the definition of TaskQueues.
+async def release(cluster: Cluster, namespaces: Sequence[str | None], own: str = "") -> int:
+    """Take our finalizer off TaskQueues; how many there were. None without the definition of TaskQueues.
 
+    `own` is the release whose TaskQueues they are, as namespace/name; "" for all, whosever they are.
     Each namespace is taken by itself: one that is gone, or where we have no rights any more, is logged and left out.
     Raises the last refusal when no namespace could be read, and Unavailable when one of them did not answer.
     """
@@ -47,6 +48,8 @@ async def release(cluster: Cluster, namespaces: Sequence[str | None]) -> int:
             return
         for taskqueue in found:
             about = taskqueue["metadata"]
+            if own and ownership.owner(taskqueue) not in {"", own}:
+                continue
             await _one(cluster, about["namespace"], about["name"], about["uid"])
             released += 1
 
@@ -92,12 +95,13 @@ async def stop_operator(cluster: Cluster, namespace: str, name: str) -> None:
         await clock.system.sleep(_AGAIN_SECONDS)
 
 
-async def stop_workers(cluster: Cluster, namespaces: Sequence[str | None]) -> None:
-    """Scale the workers of all TaskQueues to nothing; what they run has their drain time. Raises as `release`."""
+async def stop_workers(cluster: Cluster, namespaces: Sequence[str | None], own: str = "") -> None:
+    """Scale the workers of TaskQueues to nothing; what they run has their drain time. `own` and errors as above."""
 
     async def one(namespace: str | None) -> None:
         for found in await cluster.items(DEPLOYMENTS, namespace, selector=OURS):
-            await _stop(cluster, found["metadata"]["namespace"], found["metadata"]["name"])
+            if not own or ownership.is_of(found, own):
+                await _stop(cluster, found["metadata"]["namespace"], found["metadata"]["name"])
 
     await _each(namespaces, one)
 
@@ -116,10 +120,10 @@ async def _all(operator: str) -> None:
         cluster = Cluster(api)
         if operator:
             await stop_operator(cluster, settings.namespace, operator)
-        count = await release(cluster, namespaces)
+        count = await release(cluster, namespaces, settings.release)
         log.info("released", taskqueues=count)
         if operator:
-            await stop_workers(cluster, namespaces)
+            await stop_workers(cluster, namespaces, settings.release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--operator", default="", help="the operator's Deployment in TASKFLOW_NAMESPACE, to be stopped")
     asked = parser.parse_args(arguments)
     try:
-        require("namespace", "watch_namespaces", "log_level")
+        require("namespace", "release", "watch_namespaces", "log_level")
         telemetry.configure("release")
     except SettingError as wrong:
         print(wrong, file=sys.stderr)  # noqa: T201 - one line, for a person

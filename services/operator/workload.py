@@ -51,6 +51,7 @@ async def ensure(desk: Desk, seen: Seen, taskqueue: Json, spec: TaskQueueSpec) -
         seen.foreign = str(foreign)
         return ()
     seen.foreign = ""
+    manifest["metadata"]["annotations"][objects.RELEASE_ANNOTATION] = desk.release
     manifest["spec"]["strategy"]["rollingUpdate"]["maxSurge"] = objects.surge(live)
     if not _runs_unlabelled(live, wanted):
         manifest["spec"]["template"] = objects.labelled(manifest["spec"]["template"])

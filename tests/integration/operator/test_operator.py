@@ -76,18 +76,18 @@ async def test_a_taskqueue_that_comes_is_seen_at_once(world: World) -> None:
 
 
 async def test_the_default_taskqueue_is_made_once_and_never_changed(world: World) -> None:
-    await default_queue.ensure(world.cluster, "team", '{"paused": true}', world.clock)
-    await default_queue.ensure(world.cluster, "team", '{"paused": false}', world.clock)
+    await default_queue.ensure(world.cluster, "team", '{"paused": true}', world.clock, release="team/rel")
+    await default_queue.ensure(world.cluster, "team", '{"paused": false}', world.clock, release="team/rel")
     assert world.api.get("taskqueues", "team", "default")["spec"] == {"paused": True}
-    await default_queue.ensure(world.cluster, "other", "", world.clock)
-    await default_queue.ensure(world.cluster, "other", "[1]", world.clock)
+    await default_queue.ensure(world.cluster, "other", "", world.clock, release="team/rel")
+    await default_queue.ensure(world.cluster, "other", "[1]", world.clock, release="team/rel")
     assert ("taskqueues", "other", "default") not in world.api.objects
 
 
 async def test_the_default_taskqueue_is_tried_again_until_the_api_server_lets_us(world: World) -> None:
     world.api.fail("GET .*/taskqueues/default", 403, times=2)
-    world.api.fail("PATCH .*/taskqueues/default", 503)
-    await default_queue.ensure(world.cluster, "team", "{}", world.clock)
+    world.api.fail("POST .*/taskqueues", 503)
+    await default_queue.ensure(world.cluster, "team", "{}", world.clock, release="team/rel")
     assert world.api.get("taskqueues", "team", "default")["spec"] == {}
 
 

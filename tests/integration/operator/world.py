@@ -70,12 +70,16 @@ class World:
     def __post_init__(self) -> None:
         self.loop = self.another()
 
-    def another(self) -> ScalingLoop:
+    def another(self, release: str = "team/rel") -> ScalingLoop:
         """A loop that remembers nothing, as after a restart."""
+
+        labels = {"app.kubernetes.io/instance": release.partition("/")[2]}
+        fragment = {**FRAGMENT, "metadata": {"labels": labels}}
 
         def desk(mirror: Mirror) -> Desk:
             return Desk(
-                cluster=self.cluster, term=self.term, mirror=mirror, clock=self.clock, fragment=FRAGMENT, image="",
+                cluster=self.cluster, term=self.term, mirror=mirror, clock=self.clock, image="", release=release,
+                fragment=fragment,
                 rivals=Rivals(self.cluster, self.clock, self.namespaces), rules=self.rules,
                 events=Events(self.cluster, self.clock),
             )  # fmt: skip

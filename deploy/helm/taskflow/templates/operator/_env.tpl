@@ -1,6 +1,7 @@
-{{/* Which namespaces it serves: for the operator, and for its farewell at uninstall. */}}
+{{/* Whose TaskQueues it serves, and in which namespaces: for the operator, and for its farewell at uninstall. */}}
 {{- define "taskflow.env.operator" -}}
-{{- $op := .Values.operator -}}
+{{- $op := .Values.operator }}
+- {name: TASKFLOW_RELEASE, value: {{ printf "%s/%s" .Release.Namespace .Release.Name | quote }}}
 {{- if $op.watchAllNamespaces }}
 - {name: TASKFLOW_WATCH_NAMESPACES, value: "*"}
 {{- else if $op.watchNamespaces }}
