@@ -17,7 +17,7 @@ from core.urls import for_psycopg2
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BEFORE = "0013"
+BEFORE = "0008"
 CONSTRAINT = "select convalidated from pg_constraint where conname = 'tasks_running_is_held'"
 MANY = 1203  # more than two batches
 INSERT = """

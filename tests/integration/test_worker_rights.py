@@ -216,7 +216,7 @@ def test_the_command_takes_the_step(
 
 def test_only_an_installation_that_begins_here_takes_the_step_by_itself(empty_database_url: str) -> None:
     said = "select value from installation where name = 'worker_rights'"
-    command.upgrade(migrate.config(empty_database_url), "0011")
+    command.upgrade(migrate.config(empty_database_url), "0006")
     migrate.upgrade(empty_database_url)
     assert asked(empty_database_url, said) == "tables"
 

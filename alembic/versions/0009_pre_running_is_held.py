@@ -1,15 +1,15 @@
 """A running task names its worker and its claim: without them nothing ever takes it back from a dead worker.
 
-Revision ID: 0014
-Revises: 0013
+Revision ID: 0009
+Revises: 0008
 """
 
 from alembic import op
 
 from core.online import lock_briefly
 
-revision = "0014"
-down_revision = "0013"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

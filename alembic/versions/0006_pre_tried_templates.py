@@ -1,13 +1,13 @@
 """Which pod template a queue's newest worker came from.
 
-Revision ID: 0011
+Revision ID: 0006
 Revises: 0005
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
+revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None

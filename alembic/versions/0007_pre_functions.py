@@ -1,14 +1,14 @@
 """Workers reach their tables by functions: who calls which, and what proves that a call is a worker's own.
 
-Revision ID: 0012
-Revises: 0011
+Revision ID: 0007
+Revises: 0006
 """
 
 import sqlalchemy as sa
 from alembic import context, op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0007"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 

@@ -1,14 +1,14 @@
 """A worker tells how many finished results it holds because PostgreSQL does not take them.
 
-Revision ID: 0016
-Revises: 0015
+Revision ID: 0011
+Revises: 0010
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0016"
-down_revision = "0015"
+revision = "0011"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 

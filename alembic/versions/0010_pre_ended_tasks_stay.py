@@ -1,15 +1,15 @@
 """A task that has ended changes no more, except by a retry.
 
-Revision ID: 0015
-Revises: 0014
+Revision ID: 0010
+Revises: 0009
 """
 
 from alembic import op
 
 from core.online import lock_briefly
 
-revision = "0015"
-down_revision = "0014"
+revision = "0010"
+down_revision = "0009"
 branch_labels = None
 depends_on = None
 
