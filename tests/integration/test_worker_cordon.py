@@ -136,35 +136,43 @@ async def test_a_cordon_does_not_wait_for_a_beat(home: House, database_url: str)
         until(lambda: worker.probe() == 200, within=20)
 
 
+# A claim that takes long, and waits for no lock: the worker's sessions give up a lock after a second.
+SLOW_CLAIMS = """
+create table slow (id int);
+insert into slow values (1);
+create function slow_claim() returns trigger language plpgsql as $$
+begin
+    while exists (select from slow) loop perform pg_sleep(0.02); end loop;
+    return new;
+end $$;
+create trigger slow_claim before insert on task_events
+    for each row when (new.event_type = 'STARTED') execute function slow_claim()
+"""
+
+
 async def test_a_claim_that_was_sent_before_the_cordon_keeps_the_worker_ready(home: House, worker: Probed) -> None:
     [task] = await home.submit("asleep", seconds=0.2, _queue="elsewhere")
-    async with (
-        Database(home.database._url, name="blocker", idle_in_transaction_session_timeout="0") as other,
-        other.begin() as lock,
-    ):
-        # A claim writes STARTED: it does not come back. A lock on the whole table would stop it before its snapshot.
-        for partition in await lock.fetch(
-            "select inhrelid::regclass from pg_inherits where inhparent = 'task_events'::regclass"
-        ):
-            await lock.execute(f"lock table {partition[0]} in share mode")
-        async with home.database.begin() as tx:
-            await tx.execute("update tasks set queue = 'default' where id = $1", task)
-        await happens(lambda: _waits(home, "tf-worker"))
-        cordoning = asyncio.create_task(turn(home, cordoned=True))
-        await happens(lambda: _heard_or_waits(worker, home))
-        for _ in range(20):
-            assert worker.probe() == 200
+    async with home.database.connection() as tx:
+        await tx.execute(SLOW_CLAIMS)
+        await tx.execute("update tasks set queue = 'default' where id = $1", task)
+    await happens(lambda: _waits(home, "tf-worker", "Timeout"))
+    cordoning = asyncio.create_task(turn(home, cordoned=True))
+    await happens(lambda: _heard_or_waits(worker, home))
+    for _ in range(20):
+        assert worker.probe() == 200
+    async with home.database.connection() as tx:
+        await tx.execute("delete from slow")
     assert await cordoning
     row = (await home.ended([task]))[0]
     assert (row["status"], row["attempt"]) == ("COMPLETED", 1)
     until(lambda: worker.probe() == 503)
 
 
-async def _waits(home: House, name: str) -> bool:
-    """Whether a statement of a program waits for a lock; the transaction that has the lock would hear it once only."""
-    waiting = "datname = current_database() and application_name = $1 and wait_event_type = 'Lock' and state = 'active'"
+async def _waits(home: House, name: str, kind: str = "Lock") -> bool:
+    """Whether a statement of a program waits; the transaction that has the lock would hear it once only."""
+    waiting = "datname = current_database() and application_name = $1 and wait_event_type = $2 and state = 'active'"
     async with home.database.connection() as tx:
-        return bool(await tx.fetchval(f"select count(*) from pg_stat_activity where {waiting}", name))
+        return bool(await tx.fetchval(f"select count(*) from pg_stat_activity where {waiting}", name, kind))
 
 
 async def _heard_or_waits(worker: Probed, home: House) -> bool:
