@@ -118,29 +118,35 @@ KINDS = ("success", "error", "later", "failure", "release", "suspect", "crash", 
 
 
 def finish(world: World, endings: Sequence[Ending], fate: Fate = Fate.ACK) -> Call:
-    """Report endings; of those that do not come back, tell one's own earlier report from a fence."""
+    """Report endings as a worker does: of those that do not come back, tell what is locked, recorded and fenced."""
 
-    async def verb(tx: Any) -> tuple[list[Moved], set[Any], list[Ending]]:
+    async def verb(tx: Any) -> tuple[list[Moved], set[Any], set[Any], list[Ending]]:
         moved = await queue.finish(tx, endings)
         ids = {row.id for row in moved}
         missing = [item for item in endings if item.id not in ids]
-        mine = await queue.ended_under(tx, missing) if missing else set()
-        fenced = [item for item in missing if (item.id, item.attempt, item.claim) not in mine]
+        locked = await queue.still_held(tx, missing) if missing else set()
+        rest = [item for item in missing if (item.id, item.attempt, item.claim) not in locked]
+        mine = await queue.ended_under(tx, rest) if rest else set()
+        fenced = [item for item in rest if (item.id, item.attempt, item.claim) not in mine]
         if fenced:
             await queue.record_fenced(tx, fenced)
-        return moved, mine, fenced
+        return moved, mine, locked, fenced
 
-    def told(answer: tuple[list[Moved], set[Any], list[Ending]]) -> None:
-        moved, mine, fenced = answer
+    def told(answer: tuple[list[Moved], set[Any], set[Any], list[Ending]]) -> None:
+        moved, mine, locked, fenced = answer
         ids = {row.id for row in moved}
-        _let_go(world, endings)
-        for item in endings:
+        settled = [item for item in endings if (item.id, item.attempt, item.claim) not in locked]
+        _let_go(world, settled)
+        for item in settled:
             pair = (str(item.id), item.attempt, str(item.claim))
             if item.id in ids or (item.id, item.attempt, item.claim) in mine:
                 world.ended[pair] = item.reason.value
         world.fenced |= {(str(item.id), item.attempt, str(item.claim)) for item in fenced}
         world.seen["fenced"] += len(fenced)
-        world.spent.append(list(endings))
+        if settled:
+            world.spent.append(settled)
+        if later := [item for item in endings if item not in settled]:
+            world.unsure.append(later)
 
     def unknown(_answer: Any, _committed: bool) -> None:  # noqa: FBT001 - as Call has it
         world.unsure.append(list(endings))
