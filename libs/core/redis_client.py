@@ -85,6 +85,7 @@ def _options(level: Level, seconds: float) -> dict[str, Any]:
         "socket_connect_timeout": seconds,
         "health_check_interval": HEALTH_SECONDS,
         "protocol": 2,
+        "driver_info": None,  # CLIENT SETINFO: Redis 7.0 has no such command, and no rights could name it there
     }
 
 

@@ -40,7 +40,7 @@ earlier versions need. Without a word of the values a release keeps what it has,
 {{/* The commands of a service, those inside the scripts of libs/core/lua included. A worker runs only scripts that the
 scheduler has loaded, and publishes nothing. */}}
 {{- define "taskflow.redis.commands" -}}
-{{- $all := "+auth +hello +ping +quit +info +client|id +client|setinfo +client|setname +evalsha +exists +get +llen +lpush +ltrim +rpush" -}}
+{{- $all := "+auth +hello +ping +quit +info +client|id +client|setname +evalsha +exists +get +llen +lpush +ltrim +rpush" -}}
 {{- $notify := "+hget +decrby +scard +sadd" -}}
 {{- if eq . "api" }}{{ $all }} {{ $notify }} +eval +set +time +publish
 {{- else if eq . "scheduler" }}{{ $all }} {{ $notify }} +eval +script|exists +script|load +set +del +unlink +hset +hdel +hgetall +lpop +blpop +smembers +pexpire +scan +publish
