@@ -18,7 +18,6 @@ from services.worker.finishing import Finisher
 from services.worker.holding import Holding
 from services.worker.identity import Identity
 from tests.signals import until
-from tests.worker_secret import SECRET
 
 if TYPE_CHECKING:
     from tests.system.proxy import Proxy
@@ -53,7 +52,7 @@ class Hands:
         identity = Identity(lease_seconds=60)
         face = WorkerFace(
             id=identity.id,
-            secret=SECRET,
+            secret=identity.secret,
             name="t",
             queues=("default",),
             sync_types=(INERT,),
