@@ -153,7 +153,8 @@ class House:
     async def events(self, task: UUID) -> list[tuple[str, str | None]]:
         async with self.database.connection() as tx:
             found = await tx.fetch(
-                "select event_type::text as kind, cause from task_events where task_id = $1 order by created_at, id", task
+                "select event_type::text as kind, cause from task_events where task_id = $1 order by created_at, id",
+                task,
             )
         return [(row["kind"], row["cause"]) for row in found]
 
