@@ -95,7 +95,7 @@ def test_a_report_sent_twice_at_once_counts_once_and_is_not_called_fenced(world:
     first = deeds.finish(world, [ending], Fate.HOLD)
     second = deeds.finish(world, [ending])
     world.resolve(first, Fate.LOST)
-    moved, mine, fenced = second.answer
+    moved, mine, _, fenced = second.answer
     assert (moved, len(mine), fenced) == ([], 1, [])
 
 
