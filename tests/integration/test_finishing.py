@@ -168,7 +168,10 @@ async def serving(database: Database, endings: list[Ending]) -> AsyncIterator[tu
 @asynccontextmanager
 async def locked(home: House, what: str, *values: Any) -> AsyncIterator[Any]:
     """Another transaction that has done this, and is open for as long as the block runs."""
-    async with Database(home.database._url, name="tf-locker", size=1) as other, other.begin() as tx:
+    async with (
+        Database(home.database._url, name="tf-locker", size=1, idle_in_transaction_session_timeout="0") as other,
+        other.begin() as tx,
+    ):
         await tx.execute(what, *values)
         yield tx
 

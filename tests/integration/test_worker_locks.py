@@ -38,7 +38,7 @@ async def one(home: House, query: str, *values: Any) -> Any:
 
 async def test_locked_rows_stop_neither_other_tasks_nor_heartbeats(home: House, tmp_path: Path) -> None:
     over = tmp_path / "over"
-    async with Database(home.database._url, name="tf-locker", size=1) as other:
+    async with Database(home.database._url, name="tf-locker", size=1, idle_in_transaction_session_timeout="0") as other:
         with WorkerProcess({"DATABASE_URL": home.database._url}):
             ending = await home.submit("abide", until=str(over))
             reporting = await home.submit("steps", count=600)

@@ -76,7 +76,7 @@ class World:
         self.url = url
         self.loop = asyncio.new_event_loop()
         self._made = 0
-        database = Database(url, name="machine", synchronous_commit="off")
+        database = Database(url, name="machine", synchronous_commit="off", idle_in_transaction_session_timeout="0")
         self.observer = self.run(database.own_connection())
         self._connections = [self.run(database.own_connection()) for _ in range(CONNECTIONS)]
 
