@@ -110,10 +110,10 @@ topologySpreadConstraints:
 
 {{/* Where the process runs. */}}
 {{- define "taskflow.env.pod" -}}
-- {name: TASKFLOW_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-- {name: TASKFLOW_POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
-- {name: TASKFLOW_POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
-- {name: TASKFLOW_NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+- {name: TASKFLOW_NAMESPACE, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.namespace}}}
+- {name: TASKFLOW_POD_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.name}}}
+- {name: TASKFLOW_POD_UID, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: metadata.uid}}}
+- {name: TASKFLOW_NODE_NAME, valueFrom: {fieldRef: {apiVersion: v1, fieldPath: spec.nodeName}}}
 {{- end -}}
 
 {{- define "taskflow.env.common" -}}
