@@ -61,8 +61,8 @@ class Kube:
         self("patch", what, "--type=merge", "-p", json.dumps(change), *words)
 
     def one(self, what: str) -> dict[str, Any]:
-        """One object, kind/name; an empty dict when there is none."""
-        said = self("get", what, "-o", "json", "--ignore-not-found")
+        """One object, kind/name, with who wrote its fields; an empty dict when there is none."""
+        said = self("get", what, "-o", "json", "--ignore-not-found", "--show-managed-fields")
         return json.loads(said) if said.strip() else {}
 
     def all(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
